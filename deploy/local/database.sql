@@ -1,0 +1,8 @@
+-- One database of the core, empty or cloned. Run by psql as the superuser; variables: database, template.
+\set ON_ERROR_STOP on
+
+SELECT format('CREATE DATABASE %I OWNER core_owner TEMPLATE %I', :'database', :'template')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database')
+\gexec
+REVOKE CONNECT, TEMPORARY ON DATABASE :"database" FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"database" TO core_app, core_migrator, core_readonly;

@@ -1,0 +1,63 @@
+"""Servers of a test's own, which it may kill and restart on the same data and ports.
+
+Durable, unlike the servers tests share. Data is deleted at the end.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from deploy.local import rabbitmq
+from deploy.local.home import home
+from deploy.local.postgres import DATABASE, Postgres
+from deploy.local.rabbitmq import RabbitMQ
+from deploy.local.stack import LOCAL
+from deploy.local.tls import issue
+from deploy.local.valkey import Valkey
+from deploy.migrations import migrate
+
+
+@asynccontextmanager
+async def private_postgres(*, fast: bool = False, migrated: bool = True) -> AsyncIterator[Postgres]:
+    """A running PostgreSQL with roles and, unless `migrated=False`, the newest schema in `commdesk`.
+
+    `pg.kill9()`, then `await pg.start()`: the same data on the same port. `pg.url(role)` is its address.
+    """
+    postgres = Postgres(home(LOCAL), name=f"private-{secrets.token_hex(4)}", fast=fast)
+    try:
+        await postgres.start()
+        if migrated:
+            await migrate(postgres.url("core_migrator", DATABASE))
+        yield postgres
+    finally:
+        await postgres.stop()
+        postgres.drop()
+
+
+@asynccontextmanager
+async def private_rabbitmq(*, tls: bool = False) -> AsyncIterator[RabbitMQ]:
+    """A running RabbitMQ with the roles' users; with `tls`, `node.stream_url(tls=True)` and `node.ca_file`.
+
+    `node.kill9()`, then `await node.start()`: the same data on the same ports.
+    """
+    directory = LOCAL / f"private-{secrets.token_hex(4)}"
+    root = await rabbitmq.fetch(LOCAL, print)
+    node = RabbitMQ(directory, root, tls=issue(directory / "tls") if tls else None)
+    try:
+        await node.start()
+        yield node
+    finally:
+        await node.stop()
+        node.drop()
+
+
+@asynccontextmanager
+async def private_valkey() -> AsyncIterator[Valkey]:
+    """A running, empty Valkey; `valkey.url` is its address."""
+    valkey = Valkey(LOCAL / f"private-{secrets.token_hex(4)}")
+    try:
+        await valkey.start()
+        yield valkey
+    finally:
+        valkey.kill9()
+        valkey.drop()

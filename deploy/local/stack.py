@@ -1,0 +1,138 @@
+"""The servers the core needs: those given by URL are used, the rest start privately, all at once.
+
+Everything private binds to loopback, lives under `.local/<profile>` (for root, PostgreSQL outside: see `home.py`)
+and dies with this process. Data and ports survive a restart; `fresh` drops the data first.
+"""
+
+import asyncio
+import fcntl
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self, TextIO
+
+from deploy.local import rabbitmq
+from deploy.local.home import home
+from deploy.local.postgres import SUPERUSER, Postgres
+from deploy.local.process import ServerError
+from deploy.local.rabbitmq import RabbitMQ
+from deploy.local.secrets_file import write_private
+from deploy.local.valkey import Valkey
+
+LOCAL = Path(__file__).resolve().parent.parent.parent / ".local"
+_PASSED_ON = (
+    "DATABASE_DIRECT_URL",
+    "DATABASE_READONLY_URL",
+    "STREAM_ADMIN_URL",
+    "STREAM_SERVICE_URL",
+    "MONGO_URL",
+)
+
+
+class Stack:
+    """`async with Stack(...) as stack:` then `stack.environ()` is what every process of ours needs to know.
+
+    `given` is the environment whose DATABASE_URL, STREAM_URL, REDIS_URL and MONGO_URL say which servers exist
+    already. `fast` gives up PostgreSQL's durability.
+    """
+
+    def __init__(
+        self,
+        local: Path = LOCAL,
+        *,
+        profile: str = "run",
+        given: Mapping[str, str] = os.environ,
+        fast: bool = False,
+        fresh: bool = False,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.directory = local / profile
+        self.postgres: Postgres | None = None
+        self.rabbitmq: RabbitMQ | None = None
+        self.valkey: Valkey | None = None
+        self._local = local
+        self._profile = profile
+        self._given = given
+        self._fast = fast
+        self._fresh = fresh
+        self._report = report
+        self._lock: TextIO | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start what is not given and wait until all of it answers.
+
+        Errors: ServerError when another process runs this profile, or a server does not start.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._take_lock()
+        async with asyncio.TaskGroup() as servers:
+            if "DATABASE_URL" not in self._given:
+                self.postgres = Postgres(home(self._local), name=f"{self._profile}-postgres", fast=self._fast)
+                servers.create_task(self._start(self.postgres))
+            if "REDIS_URL" not in self._given:
+                self.valkey = Valkey(self.directory / "valkey")
+                servers.create_task(self._start(self.valkey))
+            if "STREAM_URL" not in self._given:
+                root = await rabbitmq.fetch(self._local, self._report)
+                self.rabbitmq = RabbitMQ(self.directory / "rabbitmq", root)
+                servers.create_task(self._start(self.rabbitmq))
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in self.environ().items()]
+        write_private(self.directory / "env", "\n".join(exports) + "\n")
+
+    async def stop(self) -> None:
+        """Stop every private server within a deadline; their data stays."""
+        (self.directory / "env").unlink(missing_ok=True)
+        running = [server for server in (self.rabbitmq, self.postgres, self.valkey) if server is not None]
+        await asyncio.gather(*(server.stop() for server in running))
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def environ(self) -> dict[str, str]:
+        """The URLs by their setting's name; roles' own URLs only where they are known."""
+        urls = {name: self._given[name] for name in _PASSED_ON if name in self._given}
+        if self.postgres is None:
+            urls["DATABASE_URL"] = self._given["DATABASE_URL"]
+        else:
+            urls["DATABASE_URL"] = self.postgres.url("core_app")
+            urls["DATABASE_DIRECT_URL"] = self.postgres.url("core_migrator")
+            urls["DATABASE_READONLY_URL"] = self.postgres.url("core_readonly")
+            urls["DATABASE_ADMIN_URL"] = self.postgres.url(SUPERUSER, "postgres")
+        if self.rabbitmq is None:
+            urls["STREAM_URL"] = self._given["STREAM_URL"]
+        else:
+            urls["STREAM_URL"] = self.rabbitmq.stream_url("core_worker")
+            urls["STREAM_ADMIN_URL"] = self.rabbitmq.stream_url("core_admin")
+            urls["STREAM_SERVICE_URL"] = self.rabbitmq.stream_url("core_service")
+            urls["STREAM_MANAGEMENT_URL"] = self.rabbitmq.management_url
+        urls["REDIS_URL"] = self._given["REDIS_URL"] if self.valkey is None else self.valkey.url
+        return urls
+
+    async def _start(self, server: Postgres | RabbitMQ | Valkey) -> None:
+        if self._fresh:
+            server.drop()
+        await server.start()
+
+    def _take_lock(self) -> None:
+        lock = (self.directory / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise ServerError(f"this checkout's stack runs already (process {lock.read().strip()})") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock

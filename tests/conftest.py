@@ -1,0 +1,180 @@
+"""Fixtures every floor's tests use: real servers, and a fresh database, broker and cache for each test.
+
+PostgreSQL and RabbitMQ are shared by the session, started when first needed (under xdist by the controller, so
+that its workers share one of each). A database is cloned from a migrated template; a broker is a virtual host.
+Tests that kill a server take one of their own from `deploy.local.private`.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+
+from deploy.broker import Management
+from deploy.local import rabbitmq
+from deploy.local.home import home
+from deploy.local.postgres import SUPERUSER, Postgres
+from deploy.local.private import private_valkey
+from deploy.local.rabbitmq import RabbitMQ
+from deploy.local.stack import LOCAL
+from deploy.migrations import fingerprint, migrate
+
+_OWNER = "CORE_TEST_SERVERS_OF"
+_servers = pytest.StashKey["Servers"]()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A migrated database of one test: its URL by role."""
+
+    name: str
+    url: str  # core_app: what web and workers use
+    direct_url: str  # core_migrator
+    readonly_url: str
+    admin_url: str  # the superuser, to tamper with what no role of ours may
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A virtual host of one test: its stream URL by role. Topics are not declared yet."""
+
+    vhost: str
+    url: str  # core_worker
+    admin_url: str  # core_admin
+    service_url: str  # core_service
+    root_url: str  # the node's superuser, whom no permission binds
+    management_url: str  # http, with the superuser's credentials
+
+
+class Servers:
+    """The session's servers. Their owner starts them; an xdist worker finds them by the owner's process id."""
+
+    def __init__(self, owner: int) -> None:
+        self._owned = owner == os.getpid()
+        self.directory = LOCAL / f"test-{owner}"
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._postgres: Postgres | None = None
+        self._rabbitmq: RabbitMQ | None = None
+
+    @property
+    def postgres(self) -> Postgres:
+        """The running PostgreSQL (not durable)."""
+        if self._postgres is None:
+            self._postgres = Postgres(home(LOCAL), name=f"{self.directory.name}-postgres", fast=True)
+            if self._owned:
+                _complete(self._postgres.start())
+            else:
+                self._postgres.attach()
+        return self._postgres
+
+    @property
+    def rabbitmq(self) -> RabbitMQ:
+        """The running RabbitMQ."""
+        if self._rabbitmq is None:
+            self._rabbitmq = RabbitMQ(self.directory / "rabbitmq", _complete(rabbitmq.fetch(LOCAL, print)))
+            if self._owned:
+                _complete(self._rabbitmq.start())
+            else:
+                self._rabbitmq.attach()
+        return self._rabbitmq
+
+    def close(self) -> None:
+        """Kill the servers and delete their data, if they are ours."""
+        if not self._owned:
+            return
+        if self._postgres is not None:
+            self._postgres.kill9()
+            self._postgres.drop()
+        if self._rabbitmq is not None:
+            self._rabbitmq.kill_all()
+        shutil.rmtree(self.directory)
+
+
+def _complete(work: Coroutine[object, object, T]) -> T:
+    """Run to the end outside pytest's own event loop."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the session's servers; the controller of an xdist run starts them before its workers."""
+    os.environ.setdefault(_OWNER, str(os.getpid()))
+    servers = config.stash[_servers] = Servers(int(os.environ[_OWNER]))
+    is_controller = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if is_controller and not config.option.collectonly:
+        assert servers.postgres and servers.rabbitmq
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no server and no data."""
+    config.stash[_servers].close()
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Servers:
+    """The session's shared PostgreSQL and RabbitMQ."""
+    return pytestconfig.stash[_servers]
+
+
+@pytest.fixture(scope="session")
+def migrated_template(servers: Servers) -> str:
+    """Name of a database with the newest schema and no rows; the first process to ask makes it."""
+    postgres, name = servers.postgres, f"template_{fingerprint()}"
+
+    async def make() -> None:
+        await postgres.create_database(name)
+        await migrate(postgres.url("core_migrator", name))
+
+    with (servers.directory / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = servers.directory / name
+        if not done.exists():
+            _complete(make())
+            done.touch()
+    return name
+
+
+@pytest.fixture
+async def database(servers: Servers, migrated_template: str) -> AsyncIterator[Database]:
+    """A fresh, migrated database."""
+    postgres, name = servers.postgres, f"test_{uuid4().hex}"
+    await postgres.create_database(name, template=migrated_template)
+    roles = ("core_app", "core_migrator", "core_readonly", SUPERUSER)
+    yield Database(name, *(postgres.url(role, name) for role in roles))
+    await postgres.drop_database(name)
+
+
+@pytest.fixture
+def rabbitmq_node(servers: Servers) -> RabbitMQ:
+    """The session's RabbitMQ; started here, outside any test's event loop."""
+    return servers.rabbitmq
+
+
+@pytest.fixture
+async def broker(rabbitmq_node: RabbitMQ) -> AsyncIterator[Broker]:
+    """A fresh virtual host with every role's permissions."""
+    vhost = f"test-{uuid4().hex}"
+    users = ("core_worker", "core_admin", "core_service", rabbitmq.SUPERUSER)
+    async with Management(rabbitmq_node.management_url) as management:
+        await management.create_vhost(vhost, superuser=rabbitmq.SUPERUSER)
+        urls = (rabbitmq_node.stream_url(user, vhost) for user in users)
+        yield Broker(vhost, *urls, management_url=rabbitmq_node.management_url)
+        await management.delete_vhost(vhost)
+
+
+@pytest.fixture
+async def redis_url() -> AsyncIterator[str]:
+    """URL of an empty Valkey of the test's own."""
+    async with private_valkey() as valkey:
+        yield valkey.url
