@@ -1,0 +1,163 @@
+"""Commands into the ledger: a stream's batch, a synchronous call, a retry. All go through `commit_batch`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+from uuid_utils.compat import uuid7
+
+from sql.batches import Bad, Emitted, Head, Progress, commit, emitted, encode_bad, translate
+from sql.db import Database, Row
+from sql.queries import load
+
+_Q: Final = load("ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCommand:
+    """One command; `domain.commands.Command` says what each kind means.
+
+    `key` is '<principal>:<key>' ('core:' for our own), `request_hash` what the same key must repeat, `offset`
+    the record it came in, `publisher` the service whose scope bounds it (None: the core), `analytics_partition`
+    where its billing delta goes, `extra` the kind's own fields (see apply_command).
+    """
+
+    id: UUID
+    wallet_id: UUID
+    kind: str
+    credits: int
+    key: str
+    request_hash: bytes
+    occurred_at: datetime
+    source: str
+    source_id: str
+    analytics_partition: int
+    feature: str | None = None
+    community_id: UUID | None = None
+    metadata: str | None = None
+    publisher: str | None = None
+    offset: int = 0
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one command: posted | refused | exists | conflict | parked | quarantined.
+
+    `balance_credits` is the wallet's available balance right after it (of the original, if it exists).
+    """
+
+    outcome: str
+    reason: str | None
+    transaction_id: UUID | None
+    balance_credits: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A batch that is in the ledger. `decisions` is None if it was found committed already."""
+
+    decisions: list[Decision] | None
+    emitted: Emitted
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A parked item that its partition's owner decides anew; `decide` ends its waiting for pending credits."""
+
+    id: int
+    attempt: int
+    epoch: int
+    decide: bool
+
+
+async def commit_batch(
+    db: Database,
+    head: Head,
+    commands: Sequence[LedgerCommand],
+    *,
+    progress: Progress | None = None,
+    bad: Sequence[Bad] = (),
+    expired_partition: int = 0,
+) -> Committed:
+    """Commit a stream's batch: exactly once, whatever happens to the answer. Errors: Fenced, Unavailable."""
+    args = _arguments(
+        uuid7(), head.topic, head.partition, head.group, head.epoch, head.from_offset, head.to_offset, head.last_offset,
+        head.last_digest, (progress or Progress()).encode(), encode_bad(bad) if bad else None, None, None, False,
+        commands=commands, expired_partition=expired_partition,
+    )  # fmt: skip
+    answer = await commit(db, _Q["commit_batch"], head, *args)
+    if isinstance(answer, Emitted):
+        return Committed(None, answer)
+    return Committed(_decisions(answer), emitted(answer, head.topic, head.partition, head.group))
+
+
+async def call(db: Database, shard: int, command: LedgerCommand, *, expired_partition: int = 0) -> Decision:
+    """Decide one command now, on the named chain `api/<shard>`; what it emits is published by the relay.
+
+    Send it again with the same key after an unknown outcome. Errors: Waiting, Unavailable.
+    """
+    args = _arguments(
+        uuid7(), "api", shard, "core", None, None, None, None, None, None, None, None, None, True,
+        commands=[command], expired_partition=expired_partition,
+    )  # fmt: skip
+    return _decisions(await _once_more_on_a_known_key(db, args))[0]
+
+
+async def commit_retry(
+    db: Database, topic: str, partition: int, group: str, retry: Retry, command: LedgerCommand, *, expired_partition: int = 0
+) -> Committed:
+    """Decide a parked item of a partition we own. Errors: Fenced, RetryTaken, Unavailable."""
+    chain = f"retry/{topic}"
+    args = _arguments(
+        uuid7(), chain, partition, group, retry.epoch, None, None, None, None, None, None, retry.id, retry.attempt, retry.decide,
+        commands=[command], expired_partition=expired_partition,
+    )  # fmt: skip
+    answer = await _once_more_on_a_known_key(db, args)
+    return Committed(_decisions(answer), emitted(answer, chain, partition, group))
+
+
+async def _once_more_on_a_known_key(db: Database, args: list[Any]) -> Row:
+    for last in (False, True):
+        try:
+            row = await db.row(_Q["commit_batch"], *args)
+            assert row is not None
+            return row
+        except asyncpg.UniqueViolationError:
+            if last:
+                raise
+        except asyncpg.PostgresError as error:
+            raise translate(error) from error
+    raise AssertionError("unreachable")
+
+
+def _arguments(*head: Any, commands: Sequence[LedgerCommand], expired_partition: int) -> list[Any]:
+    return [
+        *head,
+        [c.id for c in commands],
+        [c.wallet_id for c in commands],
+        [c.kind for c in commands],
+        [c.credits for c in commands],
+        [c.key for c in commands],
+        [c.request_hash for c in commands],
+        [c.occurred_at for c in commands],
+        [c.offset for c in commands],
+        [c.source for c in commands],
+        [c.source_id for c in commands],
+        [c.feature for c in commands],
+        [c.community_id for c in commands],
+        [c.metadata for c in commands],
+        [c.publisher for c in commands],
+        [c.analytics_partition for c in commands],
+        [None if c.extra is None else json.dumps(c.extra) for c in commands],
+        expired_partition,
+    ]
+
+
+def _decisions(row: Row) -> list[Decision]:
+    columns = zip(row["r_outcome"] or (), row["r_reason"] or (), row["r_id"] or (), row["r_balance"] or (), strict=True)
+    return [Decision(*c) for c in columns]

@@ -1,0 +1,6 @@
+-- The ledger's one door.
+
+-- name: commit_batch(batch_id, topic, partition, consumer_group, epoch, from_offset, to_offset, last_offset, last_digest, progress, bad, retry, attempt, decide, ids, wallets, kinds, credits, keys, hashes, occurred, offsets, sources, source_ids, features, communities, metadata, publishers, analytics, extras, expired_partition)
+-- One batch of commands, one transaction (see migrations/0007_commit_batch.sql).
+SELECT * FROM commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+  $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31);

@@ -1,0 +1,292 @@
+-- migrate:up
+-- Payments, what the gateway said about them, and everything a payment leads to.
+SET LOCAL ROLE core_owner;
+
+CREATE TABLE payments (
+  id uuid PRIMARY KEY,
+  user_id uuid NOT NULL REFERENCES users,
+  wallet_id uuid NOT NULL REFERENCES wallets,
+  order_id text COLLATE "C" NOT NULL UNIQUE,            -- ours, persisted before the gateway hears of it
+  payment_session_id text,
+  cashfree_order_id text COLLATE "C",
+  cashfree_payment_id text COLLATE "C",
+  amount bigint NOT NULL CHECK (amount > 0),            -- paise, tax included
+  currency text NOT NULL DEFAULT 'INR' CHECK (currency = 'INR'),
+  base_credits bigint NOT NULL,
+  bonus_credits bigint NOT NULL,
+  credits_granted bigint NOT NULL CHECK (credits_granted = base_credits + bonus_credits AND credits_granted > 0),
+  taxable_amount bigint NOT NULL,                       -- paise
+  cgst_amount bigint NOT NULL,
+  sgst_amount bigint NOT NULL,
+  igst_amount bigint NOT NULL,
+  gst_amount bigint NOT NULL,
+  platform_fee bigint NOT NULL DEFAULT 0,
+  place_of_supply text NOT NULL,                        -- GST State code
+  status text NOT NULL DEFAULT 'created' CHECK (status IN (
+    'created', 'active', 'failed', 'expired', 'verified', 'held', 'rejected', 'credited', 'mismatch', 'refunded')),
+  payment_method jsonb,
+  payment_group text,
+  customer_phone text,
+  customer_email text,
+  device_id text,
+  ip inet,
+  metadata jsonb NOT NULL DEFAULT '{}',
+  idempotency_key text COLLATE "C" NOT NULL UNIQUE,
+  request_hash bytea NOT NULL,
+  webhook_verified boolean NOT NULL DEFAULT false,      -- a signed webhook reported success
+  verified_at timestamptz,                              -- GET order said PAID, amount and currency equal ours: the only licence to credit
+  credited_at timestamptz,
+  refunded boolean NOT NULL DEFAULT false,
+  refund_amount bigint NOT NULL DEFAULT 0 CHECK (refund_amount BETWEEN 0 AND amount),
+  fraud_score integer,
+  fraud_decided_at timestamptz,
+  retry_count integer NOT NULL DEFAULT 0,
+  expires_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT payment_tax CHECK (amount = taxable_amount + cgst_amount + sgst_amount + igst_amount
+                                AND gst_amount = cgst_amount + sgst_amount + igst_amount)
+) WITH (fillfactor = 60);
+CREATE INDEX payments_user ON payments (user_id, created_at);
+CREATE INDEX payments_recent ON payments (created_at);
+
+-- One order has many attempts, each its own id; only SUCCESS is final.
+CREATE TABLE payment_attempts (
+  order_id text COLLATE "C" NOT NULL,
+  cashfree_payment_id text COLLATE "C" NOT NULL,
+  payment_id uuid NOT NULL,
+  status text NOT NULL,                                 -- the gateway's word, unknown values kept
+  payment_group text,
+  amount bigint,                                        -- paise
+  occurred_at timestamptz NOT NULL,
+  first_seen_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (order_id, cashfree_payment_id)
+);
+
+-- The inbox of webhooks: what POST /v1/webhooks/cashfree answers 200 for.
+CREATE TABLE payment_webhooks (
+  id uuid PRIMARY KEY,
+  business_key text COLLATE "C" NOT NULL UNIQUE,        -- type:id:status; a redelivery in another version meets the same row
+  event_type text NOT NULL,
+  order_id text COLLATE "C",
+  cashfree_payment_id text COLLATE "C",
+  refund_id text COLLATE "C",
+  status text,
+  payment_group text,
+  amount bigint,                                        -- paise, as claimed: never authority
+  currency text,
+  occurred_at timestamptz NOT NULL,
+  version text NOT NULL,
+  stale boolean NOT NULL,
+  source_ip inet,
+  deliveries integer NOT NULL DEFAULT 1,
+  body bytea NOT NULL,                                  -- the signed bytes
+  published_at timestamptz,
+  closed_at timestamptz,                                -- the outcome of webhook.processing
+  outcome text,
+  created_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 80);
+CREATE INDEX webhooks_unpublished ON payment_webhooks (id) WHERE published_at IS NULL;
+CREATE INDEX webhooks_open ON payment_webhooks (published_at) WHERE closed_at IS NULL;
+
+-- Orders to ask the gateway about, drained by deadline within its rate limits.
+CREATE TABLE verifications (
+  payment_id uuid PRIMARY KEY,
+  order_id text COLLATE "C" NOT NULL,
+  state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'done', 'orphan')),
+  reason text NOT NULL,
+  attempt integer NOT NULL DEFAULT 0,
+  next_at timestamptz NOT NULL,
+  leased_until timestamptz NOT NULL DEFAULT '-infinity',
+  amount bigint NOT NULL,
+  result text,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  finished_at timestamptz
+) WITH (fillfactor = 60);
+CREATE INDEX verifications_due ON verifications (next_at) WHERE state = 'due';
+
+-- Fan-in of the fraud counts: the transaction that completes the set scores, once.
+CREATE TABLE fraud_checks (
+  payment_id uuid NOT NULL,
+  entity_kind text COLLATE "C" NOT NULL,
+  entity text COLLATE "C" NOT NULL,
+  counts jsonb,                                         -- {"1m": [count, amount_paise], ...}; NULL while awaited
+  recorded_at timestamptz,
+  requested_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (payment_id, entity_kind)
+);
+CREATE INDEX fraud_checks_open ON fraud_checks (requested_at) WHERE counts IS NULL;
+
+CREATE TABLE fraud_rules (
+  code text COLLATE "C" PRIMARY KEY,
+  entity_kind text NOT NULL,
+  resolution text NOT NULL CHECK (resolution IN ('1m', '1h', '24h')),
+  measure text NOT NULL CHECK (measure IN ('count', 'amount')),
+  threshold bigint NOT NULL,                            -- fires above it
+  points integer NOT NULL CHECK (points BETWEEN 1 AND 100),
+  enabled boolean NOT NULL DEFAULT true
+);
+INSERT INTO fraud_rules (code, entity_kind, resolution, measure, threshold, points) VALUES
+  ('user_count_1m', 'user', '1m', 'count', 3, 40),
+  ('user_count_1h', 'user', '1h', 'count', 10, 40),
+  ('user_amount_24h', 'user', '24h', 'amount', 2000000, 40),
+  ('device_count_1m', 'device', '1m', 'count', 5, 40),
+  ('device_count_1h', 'device', '1h', 'count', 20, 30),
+  ('ip_count_1m', 'ip', '1m', 'count', 20, 20),
+  ('ip_count_1h', 'ip', '1h', 'count', 200, 20),
+  ('instrument_count_1m', 'instrument', '1m', 'count', 3, 40),
+  ('instrument_amount_24h', 'instrument', '24h', 'amount', 5000000, 40);
+
+CREATE TABLE fraud_events (
+  id uuid PRIMARY KEY DEFAULT uuidv7(),
+  payment_id uuid NOT NULL UNIQUE,                      -- scored once
+  user_id uuid NOT NULL,
+  score integer NOT NULL,
+  reasons text[] NOT NULL,
+  missing text[] NOT NULL,                              -- entities that did not answer within 2 s
+  verdict text NOT NULL CHECK (verdict IN ('allow', 'hold')),
+  reviewed_by text,
+  reviewed_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE refunds (
+  id uuid PRIMARY KEY,
+  refund_id text COLLATE "C" NOT NULL UNIQUE,           -- ours, persisted before the gateway hears of it
+  payment_id uuid NOT NULL REFERENCES payments,
+  wallet_id uuid NOT NULL,
+  lot_id uuid,
+  hold_id uuid,
+  amount bigint NOT NULL CHECK (amount > 0),            -- paise
+  credits_reversed bigint NOT NULL DEFAULT 0,
+  policy text NOT NULL CHECK (policy IN ('PRO_RATA', 'RETIER', 'FORCED')),
+  status text NOT NULL DEFAULT 'requested',
+  cashfree_refund_id text COLLATE "C",
+  reason text,
+  requested_by text NOT NULL,
+  idempotency_key text COLLATE "C" NOT NULL UNIQUE,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX refunds_payment ON refunds (payment_id);
+
+CREATE TABLE invoice_series (
+  series text COLLATE "C" NOT NULL CHECK (series ~ '^[A-Z]{3}$'),
+  financial_year smallint NOT NULL,                     -- the year it starts, IST
+  last_number bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (series, financial_year)
+) WITH (fillfactor = 20);
+CREATE TABLE invoices (
+  id uuid PRIMARY KEY,
+  kind text NOT NULL CHECK (kind IN ('tax_invoice', 'credit_note')),
+  number text COLLATE "C" NOT NULL UNIQUE,
+  series text COLLATE "C" NOT NULL,
+  financial_year smallint NOT NULL,
+  serial bigint NOT NULL,
+  payment_id uuid NOT NULL,
+  refund_id uuid,
+  invoice_id uuid,                                      -- of a credit note: what it corrects
+  place_of_supply text NOT NULL,
+  gross_amount bigint NOT NULL,                         -- paise, as all below
+  taxable_amount bigint NOT NULL,
+  cgst_amount bigint NOT NULL,
+  sgst_amount bigint NOT NULL,
+  igst_amount bigint NOT NULL,
+  document jsonb NOT NULL,
+  rendered_at timestamptz,
+  storage_key text,
+  voided_at timestamptz,
+  issued_at timestamptz NOT NULL,
+  UNIQUE (series, financial_year, serial)
+);
+CREATE UNIQUE INDEX invoices_payment ON invoices (payment_id) WHERE kind = 'tax_invoice';
+
+CREATE TABLE billing_events (
+  id uuid PRIMARY KEY DEFAULT uuidv7(),
+  kind text NOT NULL,
+  user_id uuid,
+  wallet_id uuid,
+  payment_id uuid,
+  credits bigint,
+  amount bigint,                                        -- paise
+  detail jsonb NOT NULL DEFAULT '{}',
+  source text COLLATE "C" NOT NULL,
+  source_id text COLLATE "C" NOT NULL,
+  occurred_at timestamptz NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  UNIQUE (kind, source, source_id)
+);
+
+CREATE TABLE subscriptions (
+  id uuid PRIMARY KEY,
+  user_id uuid NOT NULL REFERENCES users,
+  wallet_id uuid NOT NULL,
+  community_id uuid,
+  plan text NOT NULL,
+  amount bigint NOT NULL CHECK (amount > 0),            -- paise per period
+  credits_per_period bigint NOT NULL DEFAULT 0,
+  status text NOT NULL DEFAULT 'pending',
+  cashfree_subscription_id text COLLATE "C" UNIQUE,
+  mandate jsonb NOT NULL DEFAULT '{}',
+  current_period_start timestamptz,
+  current_period_end timestamptz,
+  cancel_at timestamptz,
+  idempotency_key text COLLATE "C" NOT NULL UNIQUE,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE community_settlements (
+  id uuid PRIMARY KEY,
+  community_id uuid NOT NULL,
+  period_start timestamptz NOT NULL,
+  period_end timestamptz NOT NULL,
+  gross_amount bigint NOT NULL,                         -- paise, as all below
+  platform_fee bigint NOT NULL,
+  platform_fee_gst bigint NOT NULL,
+  gateway_fee bigint NOT NULL,
+  gateway_fee_gst bigint NOT NULL,
+  tcs_amount bigint NOT NULL,
+  tds_amount bigint NOT NULL,
+  payable_amount bigint NOT NULL,
+  status text NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'pending_approval', 'processing', 'paid', 'failed', 'reversed')),
+  approved_by text,
+  transfer_id text COLLATE "C" UNIQUE,
+  idempotency_key text COLLATE "C" NOT NULL UNIQUE,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT settlement_parts CHECK (gross_amount = platform_fee + platform_fee_gst + gateway_fee + gateway_fee_gst + tcs_amount + tds_amount + payable_amount)
+);
+
+-- A difference that a person must look at: never corrected by overwriting.
+CREATE TABLE reconciliation_cases (
+  id uuid PRIMARY KEY DEFAULT uuidv7(),
+  kind text NOT NULL,
+  subject text COLLATE "C" NOT NULL,
+  expected jsonb NOT NULL,
+  actual jsonb NOT NULL,
+  state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'resolved')),
+  owner text,
+  history jsonb NOT NULL DEFAULT '[]',
+  created_at timestamptz NOT NULL DEFAULT now(),
+  resolved_at timestamptz
+);
+CREATE UNIQUE INDEX reconciliation_open ON reconciliation_cases (kind, subject) WHERE state = 'open';
+
+CREATE TABLE audit_logs (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  actor text NOT NULL,
+  action text NOT NULL,
+  object_kind text NOT NULL,
+  object_id text NOT NULL,
+  source_ip inet,
+  request_id text,
+  detail jsonb NOT NULL DEFAULT '{}',
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+RESET ROLE;
+
+-- migrate:down
+DO $$ BEGIN RAISE EXCEPTION 'this migration cannot be undone'; END $$;

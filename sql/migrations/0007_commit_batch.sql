@@ -1,0 +1,278 @@
+-- migrate:up
+-- commit_batch: one batch of ledger commands, one transaction, one round trip.
+-- Plain spends that fit are decided and booked as one set; every other command goes through apply_command in order.
+-- A wallet is wholly one or the other within a batch, so its order is kept.
+SET LOCAL ROLE core_owner;
+
+-- Head: (p_topic, p_partition, p_group) with p_epoch and offsets for a stream partition; p_epoch NULL for a named chain
+-- ('api', 'retry/<topic>'), which begins after the wallets are locked; p_retry/p_attempt name the retries row that this call decides.
+-- p_progress: see begin_batch, and "dropped": events of slices already applied. p_bad: see quarantine_records.
+-- Commands are parallel arrays: c_key '<principal>:<key>', c_publisher NULL for the core itself, c_analytics the analytics.billing
+-- partition of the command's dimension, c_extra see apply_command plus invoice_partition, notify_partition, status_partition of a purchase.
+-- Returns per command its outcome, reason, transaction, balance; and the outbox rows to publish.
+-- Errors: LG001 fenced, LG002 already committed, LG003 watermark moved, LG004 retry already taken, 23505 a key posted meanwhile (send again).
+CREATE FUNCTION commit_batch(
+  p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
+  p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb, p_retry bigint, p_attempt integer, p_decide boolean,
+  c_id uuid[], c_wallet uuid[], c_kind text[], c_credits bigint[], c_key text[], c_hash bytea[], c_occurred timestamptz[],
+  c_offset bigint[], c_source text[], c_source_id text[], c_feature text[], c_community uuid[], c_meta jsonb[], c_publisher text[],
+  c_analytics integer[], c_extra jsonb[], p_expired_partition integer,
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[], OUT r_reason text[], OUT r_id uuid[], OUT r_balance bigint[],
+  OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  v_n integer := coalesce(cardinality(c_id), 0);
+  v_link bytea;
+  v_fast boolean[];
+  v_recognised bigint[];
+  v_canonical text[];
+  v_expiries integer[];
+  v_expired bigint[];
+  v_breakage bigint[];
+  v_batch_recognised bigint := 0;
+  v_bad integer := 0;
+  v_covered boolean;
+  v_waiting uuid[];
+  v_retry retries;
+  a record;
+  i integer;
+BEGIN
+  -- 1. Fence, offset, watermarks.
+  IF p_epoch IS NOT NULL AND p_retry IS NULL THEN
+    SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
+      FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
+  END IF;
+
+  -- 2. The wallets, in id order: two batches that share wallets cannot deadlock.
+  PERFORM FROM wallets w WHERE w.id = ANY (c_wallet) ORDER BY w.id FOR NO KEY UPDATE;
+
+  IF r_batch_no IS NULL THEN
+    IF p_retry IS NOT NULL THEN
+      PERFORM FROM consumer_offsets o WHERE o.topic = substr(p_topic, 7) AND o.partition = p_partition AND o.consumer_group = p_group
+         AND o.epoch = p_epoch FOR SHARE;
+      IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/%', p_topic, p_partition USING ERRCODE = 'LG001'; END IF;
+      SELECT * INTO v_retry FROM retries WHERE id = p_retry AND attempt = p_attempt AND state = 'due' FOR UPDATE;
+      IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
+    END IF;
+    SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation FROM begin_chain(p_topic, p_partition, p_group) b;
+  END IF;
+
+  -- 3. A new snapshot sees what earlier lock holders committed. Decide what needs no balance, and which wallets go as a set.
+  IF p_epoch IS NOT NULL AND EXISTS (SELECT FROM retries r WHERE r.topic = p_topic AND r.partition = p_partition AND r.state = 'due') THEN
+    SELECT array_agg(DISTINCT r.key::uuid) INTO v_waiting FROM retries r
+     WHERE r.topic = p_topic AND r.partition = p_partition AND r.state = 'due' AND r.key = ANY (c_wallet::text[]);
+  END IF;
+  SELECT array_agg(z.outcome ORDER BY z.ord), array_agg(z.reason ORDER BY z.ord), array_agg(z.tx ORDER BY z.ord),
+         array_agg(z.balance ORDER BY z.ord), array_agg(z.fast ORDER BY z.ord), array_agg(0::bigint), array_agg(''::text),
+         array_agg(0), array_agg(0::bigint), array_agg(0::bigint)
+    INTO r_outcome, r_reason, r_id, r_balance, v_fast, v_recognised, v_canonical, v_expiries, v_expired, v_breakage
+    FROM (
+      SELECT y.*, y.outcome IS NULL AND bool_and(y.plain OR y.outcome IS NOT NULL) OVER per_wallet
+                  AND sum(y.credits) FILTER (WHERE y.outcome IS NULL) OVER per_wallet <= y.available AS fast
+        FROM (
+          SELECT c.ord, c.wallet, c.credits, w.available_credits AS available,
+                 CASE WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR c.kind NOT IN
+                             ('purchase', 'grant', 'spend', 'hold', 'capture', 'release', 'refund', 'expire', 'chargeback') THEN 'quarantined'
+                      WHEN c.publisher IS NOT NULL AND (s.name IS NULL OR NOT s.enabled OR c.feature <> ALL (s.features)
+                             OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'quarantined'
+                      WHEN t.id IS NOT NULL THEN CASE WHEN t.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
+                      WHEN f.idempotency_key IS NOT NULL THEN CASE WHEN f.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
+                 END AS outcome,
+                 CASE WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 THEN 'bad_amount'
+                      WHEN c.publisher IS NOT NULL AND s.name IS NULL THEN 'unknown_publisher'
+                      WHEN c.publisher IS NOT NULL AND (NOT s.enabled OR c.feature <> ALL (s.features)
+                             OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'outside_scope'
+                      WHEN t.id IS NOT NULL THEN CASE WHEN t.request_hash = c.hash THEN 'posted' ELSE 'other_request' END
+                      WHEN f.idempotency_key IS NOT NULL THEN CASE WHEN f.request_hash = c.hash THEN 'refused' ELSE 'other_request' END
+                 END AS reason,
+                 t.id AS tx, coalesce(t.balance_after, f.balance_credits) AS balance,
+                 c.kind = 'spend' AND w.id IS NOT NULL AND w.debt_credits = 0 AND w.next_expiry_at > c.occurred
+                   AND (v_waiting IS NULL OR c.wallet <> ALL (v_waiting)) AND count(*) OVER (PARTITION BY c.key) = 1 AS plain
+            FROM unnest(c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_feature, c_publisher)
+                   WITH ORDINALITY AS c (wallet, kind, credits, key, hash, occurred, feature, publisher, ord)
+            LEFT JOIN wallet_transactions t ON t.idempotency_key = c.key
+            LEFT JOIN refusals f ON f.idempotency_key = c.key
+            LEFT JOIN wallets w ON w.id = c.wallet
+            LEFT JOIN publishers s ON s.name = c.publisher
+        ) y
+      WINDOW per_wallet AS (PARTITION BY y.wallet)
+    ) z;
+
+  -- 4. The set: spends' running sums meet the lots' running sums; where the ranges overlap, that lot pays.
+  IF true = ANY (v_fast) THEN
+    WITH spend AS MATERIALIZED (
+      SELECT c.ord, c.id, c.wallet, c.credits, c.key, c.hash, c.occurred, c.source, c.source_id, c.feature, c.community, c.meta,
+             w.available_credits AS opening, w.locked_credits AS locked,
+             (sum(c.credits) OVER run)::bigint AS high, w.seq + row_number() OVER run AS seq
+        FROM unnest(c_id, c_wallet, c_credits, c_key, c_hash, c_occurred, c_source, c_source_id, c_feature, c_community, c_meta, v_fast)
+               WITH ORDINALITY AS c (id, wallet, credits, key, hash, occurred, source, source_id, feature, community, meta, fast, ord)
+        JOIN wallets w ON w.id = c.wallet
+       WHERE c.fast
+      WINDOW run AS (PARTITION BY c.wallet ORDER BY c.ord)
+    ), total AS MATERIALIZED (
+      SELECT s.wallet, max(s.high) AS credits, max(s.seq) AS seq FROM spend s GROUP BY s.wallet
+    ), lot AS (
+      SELECT l.id, l.wallet_id, l.free_credits AS free, l.held_credits AS held, l.returned_paise AS returned,
+             l.spent_credits + l.expired_credits + l.debt_paid_credits AS gone, l.taxable_paise AS taxable, l.granted_credits AS granted, (sum(l.free_credits) OVER burn)::bigint AS high
+        FROM total t JOIN lots l ON l.wallet_id = t.wallet AND l.open AND l.free_credits > 0
+      WINDOW burn AS (PARTITION BY l.wallet_id ORDER BY l.priority, l.expires_at, l.promotional DESC, l.effective_at, l.id)
+    ), used AS MATERIALIZED (
+      SELECT s.ord, s.id, l.id AS lot_id, least(s.high, l.high) - greatest(s.high - s.credits, l.high - l.free) AS credits,
+             -- what this spend earns: the lot's cumulative recognition up to its end, less that up to its start
+             earned_paise(l.taxable, l.returned, l.granted, l.gone + l.free - l.high + least(s.high, l.high), l.held + l.high - least(s.high, l.high))
+           - earned_paise(l.taxable, l.returned, l.granted, l.gone + l.free - l.high + greatest(s.high - s.credits, l.high - l.free),
+                          l.held + l.high - greatest(s.high - s.credits, l.high - l.free)) AS recognised
+        FROM spend s JOIN lot l ON l.wallet_id = s.wallet AND l.high - l.free < s.high AND l.high > s.high - s.credits
+    ), put_transactions AS (
+      INSERT INTO wallet_transactions (id, wallet_id, seq, transaction_type, credits, amount_credits, balance_before, balance_after, locked_after,
+          source, source_id, feature, community_id, metadata, idempotency_key, request_hash, batch_id, ord, occurred_at)
+        SELECT s.id, s.wallet, s.seq, 'spend', -s.credits, s.credits, s.opening - s.high + s.credits, s.opening - s.high, s.locked,
+               s.source, s.source_id, s.feature, s.community, s.meta, s.key, s.hash, p_batch_id, s.ord, s.occurred FROM spend s
+    ), put_entries AS (
+      INSERT INTO ledger_entries (transaction_id, leg, account, wallet_id, amount)
+        SELECT s.id, 1, 'wallet'::ledger_account, s.wallet, s.credits FROM spend s
+        UNION ALL SELECT s.id, 2, 'credits_spent'::ledger_account, NULL, -s.credits FROM spend s
+    ), put_consumptions AS (
+      INSERT INTO lot_consumptions SELECT u.id, u.lot_id, u.credits, u.recognised FROM used u
+    ), put_lots AS (
+      UPDATE lots l SET free_credits = l.free_credits - x.credits, spent_credits = l.spent_credits + x.credits,
+                        recognised_paise = l.recognised_paise + x.recognised,
+                        open = l.free_credits + l.held_credits > x.credits
+        FROM (SELECT u.lot_id, sum(u.credits)::bigint AS credits, sum(u.recognised)::bigint AS recognised FROM used u GROUP BY u.lot_id) x
+       WHERE l.id = x.lot_id
+    ), put_wallets AS (
+      UPDATE wallets w SET available_credits = w.available_credits - t.credits, seq = t.seq, updated_at = now() FROM total t WHERE w.id = t.wallet
+    ), earned_by AS (
+      SELECT u.ord, sum(u.recognised)::bigint AS recognised, sum(u.credits)::bigint AS credits FROM used u GROUP BY u.ord
+    )
+    SELECT array_agg(CASE WHEN s.ord IS NULL THEN r_outcome[g] ELSE 'posted' END ORDER BY g),
+           array_agg(CASE WHEN s.ord IS NULL THEN r_id[g] ELSE s.id END ORDER BY g),
+           array_agg(CASE WHEN s.ord IS NULL THEN r_balance[g] ELSE s.opening - s.high END ORDER BY g),
+           array_agg(coalesce(e.recognised, 0) ORDER BY g),
+           array_agg(CASE WHEN s.ord IS NULL THEN '' ELSE canonical_transaction(s.id, s.wallet, s.seq, 'spend', -s.credits, s.credits,
+               s.opening - s.high, s.locked, s.key, s.hash,
+               'wallet:' || s.credits || ',credits_spent:-' || s.credits) END ORDER BY g),
+           coalesce(sum(e.recognised), 0),
+           bool_and(s.ord IS NULL OR e.credits IS NOT DISTINCT FROM s.credits)
+      INTO r_outcome, r_id, r_balance, v_recognised, v_canonical, v_batch_recognised, v_covered
+      FROM generate_series(1, v_n) g LEFT JOIN spend s ON s.ord = g LEFT JOIN earned_by e ON e.ord = g;
+    IF NOT v_covered THEN RAISE EXCEPTION 'batch %: a wallet has more credits than its lots', p_batch_id; END IF;
+    IF v_batch_recognised > 0 THEN
+      INSERT INTO ledger_entries (transaction_id, leg, account, amount)
+        VALUES (p_batch_id, 1, 'deferred_revenue', v_batch_recognised), (p_batch_id, 2, 'revenue', -v_batch_recognised);
+    END IF;
+  END IF;
+
+  -- 5. Everything else, one by one and in order.
+  FOR i IN 1 .. v_n LOOP
+    CONTINUE WHEN r_outcome[i] IS NOT NULL;
+    SELECT * INTO a FROM apply_command(p_topic, p_batch_id, i, p_decide, p_retry IS NOT NULL, c_id[i], c_wallet[i], c_kind[i]::transaction_kind,
+      c_credits[i], c_key[i], c_hash[i], c_occurred[i], c_source[i], c_source_id[i], c_feature[i], c_community[i], c_meta[i], c_extra[i]);
+    r_outcome[i] := a.o_outcome; r_reason[i] := a.o_reason; r_id[i] := a.o_id; r_balance[i] := a.o_balance;
+    v_recognised[i] := a.o_recognised; v_canonical[i] := a.o_canonical;
+    v_expiries[i] := a.o_expiries; v_expired[i] := a.o_expired; v_breakage[i] := a.o_breakage;
+    IF a.o_outcome = 'parked' AND p_epoch IS NULL THEN
+      -- A call has someone waiting for the answer: it is told, nothing is kept.
+      RAISE EXCEPTION '%', a.o_reason USING ERRCODE = 'LG005';
+    ELSIF a.o_outcome = 'parked' AND p_retry IS NULL THEN
+      INSERT INTO retries (topic, partition, incarnation, source_offset, key, payload, next_at, decide_by, reason)
+        VALUES (p_topic, p_partition, r_incarnation, c_offset[i], c_wallet[i]::text,
+                jsonb_build_object('id', c_id[i], 'wallet_id', c_wallet[i], 'kind', c_kind[i], 'credits', c_credits[i], 'key', c_key[i],
+                  'request_hash', encode(c_hash[i], 'hex'), 'occurred_at', c_occurred[i], 'source', c_source[i], 'source_id', c_source_id[i],
+                  'feature', c_feature[i], 'community_id', c_community[i], 'metadata', c_meta[i], 'analytics_partition', c_analytics[i], 'extra', c_extra[i]),
+                now() + interval '250 milliseconds',
+                CASE WHEN c_kind[i] IN ('spend', 'hold') THEN now() + interval '30 seconds' ELSE 'infinity' END, a.o_reason);
+    END IF;
+  END LOOP;
+
+  -- 6. What can never be decided is kept whole.
+  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, idempotency_key, payload, batch_id)
+    SELECT p_topic, p_partition, r_incarnation, coalesce(c_offset[g], 0), r_outcome[g] || ':' || r_reason[g], c_key[g],
+           convert_to(jsonb_build_object('wallet_id', c_wallet[g], 'kind', c_kind[g], 'credits', c_credits[g], 'key', c_key[g],
+             'request_hash', encode(c_hash[g], 'hex'), 'occurred_at', c_occurred[g], 'publisher', c_publisher[g], 'feature', c_feature[g],
+             'source', c_source[g], 'source_id', c_source_id[g], 'extra', c_extra[g])::text, 'UTF8'), p_batch_id
+      FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('conflict', 'quarantined');
+  v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
+
+  -- 7. A decided retry is done; one that must wait again backs off, and is dead after its limit.
+  IF p_retry IS NOT NULL THEN
+    IF r_outcome[1] = 'parked' THEN
+      UPDATE retries SET attempt = attempt + 1, reason = r_reason[1],
+             state = CASE WHEN attempt >= 20 THEN 'dead' ELSE 'due' END,
+             finished_at = CASE WHEN attempt >= 20 THEN now() END,
+             next_at = now() + least(interval '1 hour', interval '250 milliseconds' * power(2, attempt)) * (0.75 + random() / 2)
+       WHERE id = p_retry;
+    ELSE
+      UPDATE retries SET state = 'done', finished_at = now() WHERE id = p_retry;
+    END IF;
+  END IF;
+
+  -- 8. Counts, link, and what follows.
+  SELECT count(*) FILTER (WHERE x = 'posted') AS posted, count(*) FILTER (WHERE x = 'refused') AS refused,
+         count(*) FILTER (WHERE x = 'exists') + coalesce((p_progress ->> 'dropped')::integer, 0) AS existing,
+         count(*) FILTER (WHERE x = 'conflict') AS conflict, count(*) FILTER (WHERE x = 'parked') AS parked,
+         count(*) FILTER (WHERE x = 'quarantined') + v_bad AS quarantined,
+         v_n + v_bad + coalesce((p_progress ->> 'dropped')::integer, 0) AS records
+    INTO a FROM unnest(r_outcome) x;
+  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, coalesce(p_epoch, 0), r_incarnation, coalesce(p_from, 0),
+    coalesce(p_to, 0), v_link, array_to_string(v_canonical, ''), a.records::integer, a.posted::integer, a.refused::integer, a.existing::integer,
+    a.conflict::integer, a.parked::integer, a.quarantined::integer, v_batch_recognised);
+  SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
+    INTO o_topic, o_partition, o_prev, o_events
+    FROM (SELECT array_agg(f.t) AS t, array_agg(f.p) AS p, array_agg(f.event) AS e
+            FROM ledger_follow_ups(c_kind, c_credits, c_occurred, c_feature, c_community, c_analytics, c_extra, c_wallet, r_outcome,
+                                   v_recognised, v_expiries, v_expired, v_breakage, p_expired_partition) f) x,
+         emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
+END $$;
+
+-- The events that follow posted commands: billing deltas summed per dimension and minute, and for a purchase its invoice and notice.
+CREATE FUNCTION ledger_follow_ups(c_kind text[], c_credits bigint[], c_occurred timestamptz[], c_feature text[], c_community uuid[],
+  c_analytics integer[], c_extra jsonb[], c_wallet uuid[], p_outcome text[], p_recognised bigint[], p_expiries integer[],
+  p_expired bigint[], p_breakage bigint[], p_expired_partition integer)
+RETURNS TABLE (t text, p integer, event text) LANGUAGE sql STABLE AS $$
+  WITH posted AS (
+    SELECT c.*, y.amount, y.user_id, y.id AS payment_id FROM unnest(c_kind, c_credits, c_occurred, c_feature, c_community, c_analytics, c_extra, c_wallet, p_outcome, p_recognised)
+      WITH ORDINALITY AS c (kind, credits, occurred, feature, community, analytics, extra, wallet, outcome, recognised, ord)
+      LEFT JOIN payments y ON y.id = (c.extra ->> 'payment_id')::uuid AND c.kind = 'purchase'
+     WHERE c.outcome = 'posted'
+  )
+  SELECT 'analytics.billing', d.analytics, json_build_object('metric', 'credits_spent',
+           'dimension', json_build_object('feature', d.feature, 'community', d.community),
+           'minute', to_char(d.minute AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+           'count', d.n, 'credits', d.credits, 'amount_paise', d.recognised)::text
+    FROM (SELECT analytics, coalesce(feature, '-') AS feature, coalesce(community::text, '-') AS community, date_trunc('minute', occurred) AS minute,
+                 count(*) AS n, sum(credits)::bigint AS credits, sum(recognised)::bigint AS recognised
+            FROM posted WHERE kind IN ('spend', 'capture') GROUP BY 1, 2, 3, 4) d
+  UNION ALL
+  SELECT 'analytics.billing', d.analytics, json_build_object('metric', 'credits_granted', 'dimension', json_build_object('source', d.kind),
+           'minute', to_char(d.minute AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+           'count', d.n, 'credits', d.credits, 'amount_paise', d.amount)::text
+    FROM (SELECT analytics, kind, date_trunc('minute', occurred) AS minute, count(*) AS n, sum(credits)::bigint AS credits,
+                 coalesce(sum(amount), 0)::bigint AS amount
+            FROM posted WHERE kind IN ('purchase', 'grant') GROUP BY 1, 2, 3) d
+  UNION ALL
+  SELECT 'analytics.billing', p_expired_partition, json_build_object('metric', 'credits_expired', 'dimension', json_build_object(),
+           'minute', to_char(x.minute AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+           'count', x.n, 'credits', x.credits, 'amount_paise', x.breakage)::text
+    FROM (SELECT date_trunc('minute', occurred) AS minute, sum(n) AS n, sum(credits)::bigint AS credits, sum(breakage)::bigint AS breakage
+            FROM unnest(c_occurred, p_expiries, p_expired, p_breakage) AS y (occurred, n, credits, breakage) WHERE n > 0 GROUP BY 1) x
+  UNION ALL
+  SELECT e.t, e.p, e.event::text
+    FROM posted q CROSS JOIN LATERAL (VALUES
+      ('invoice.generate', (q.extra ->> 'invoice_partition')::integer,
+       json_build_object('payment_id', q.payment_id, 'occurred_at', q.occurred)),
+      ('notifications.billing', (q.extra ->> 'notify_partition')::integer,
+       json_build_object('user_id', q.user_id, 'kind', 'credits_added', 'payment_id', q.payment_id, 'wallet_id', q.wallet,
+                         'credits', q.credits, 'amount_paise', q.amount, 'occurred_at', q.occurred)),
+      ('analytics.billing', (q.extra ->> 'status_partition')::integer,
+       json_build_object('metric', 'payments', 'dimension', json_build_object('status', 'credited'),
+                         'minute', to_char(date_trunc('minute', q.occurred) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+                         'count', 1, 'credits', q.credits, 'amount_paise', q.amount))
+    ) AS e (t, p, event)
+   WHERE q.kind = 'purchase'
+$$;
+
+RESET ROLE;
+
+-- migrate:down
+DO $$ BEGIN RAISE EXCEPTION 'this migration cannot be undone'; END $$;
