@@ -1,11 +1,13 @@
-"""How often we may call Cashfree: a token bucket per merchant and endpoint, shared by all processes or local.
+"""How often we may call Cashfree: a token bucket per merchant and endpoint, shared by all processes or
+local.
 
-A bucket of limit L a minute lets a burst of B = L/10 through and refills at L - B a minute, so no window of
-sixty seconds ever holds more than L. It is kept as one number, the time at which the bucket would be full again
-(the generic cell rate algorithm), so a shared bucket is one key and one atomic script.
+A bucket of limit L a minute lets a burst of B = L/10 through and refills at L - B a minute, so no window
+of sixty seconds ever holds more than L. It is kept as one number, the time at which the bucket would be
+full again (the generic cell rate algorithm), so a shared bucket is one key and one atomic script.
 
-When Redis cannot be asked within 50 ms, each process falls back to its own bucket of a fixed share of the limit
-and no burst: together the processes stay within the limit, and never beyond it because of an outage.
+When Redis cannot be asked within 50 ms, each process falls back to its own bucket of a fixed share of the
+limit and no burst: together the processes stay within the limit, and never beyond it because of an
+outage.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class Budget(Protocol):
     """Permission to call an endpoint for a merchant."""
 
     async def take(self, merchant: str, endpoint: str) -> float:
-        """0.0 if one call may be made now (a token is spent), else the seconds until it is worth asking again."""
+        """0.0 if one call may be made now (a token is spent), else the seconds until it is worth asking
+        again.
+        """
         ...
 
     async def pause(self, merchant: str, endpoint: str, seconds: float) -> None:
@@ -59,7 +63,9 @@ class Rate:
 
     @classmethod
     def per_minute(cls, limit: int) -> Rate:
-        """A tenth as burst and the rest spread, so that no sixty seconds exceed the limit. ValueError below 1."""
+        """A tenth as burst and the rest spread, so that no sixty seconds exceed the limit. ValueError
+        below 1.
+        """
         if limit < 1:
             raise ValueError("a limit of less than one call a minute is no limit but a switch")
         burst = max(1, limit // 10)
@@ -130,8 +136,9 @@ return 0
 class RedisBudget:
     """Buckets shared through Redis, with a local share to fall back on.
 
-    An answer takes at most 50 ms or is not waited for. After a failure a single task asks again in the background
-    (it may take longer: a new TLS connection does), so an outage costs 50 ms once and not on every call.
+    An answer takes at most 50 ms or is not waited for. After a failure a single task asks again in the
+    background (it may take longer: a new TLS connection does), so an outage costs 50 ms once and not on
+    every call.
     Use as `async with RedisBudget(...) as budget`; the Redis client stays the caller's.
     """
 

@@ -1,8 +1,8 @@
 """Our Cashfree client: small, verified TLS, explicit timeouts, per-merchant credentials, exact money.
 
-Creating is exactly-once by natural keys: the caller stores `order_id` or `refund_id` before the call, and after an
-unknown outcome this client asks for that id before it sends the same request again. It sends no idempotency
-keys: sources disagree about them, and a stored 500 may be replayed.
+Creating is exactly-once by natural keys: the caller stores `order_id` or `refund_id` before the call, and
+after an unknown outcome this client asks for that id before it sends the same request again. It sends no
+idempotency keys: sources disagree about them, and a stored 500 may be replayed.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class CashfreeClient:
     async def create_order(self, new: NewOrder) -> Order:
         """Create the order, or find the one that this id already made.
 
-        Errors: ContentMismatch if the id stands for another amount or currency; OutcomeUnknown if it cannot be told
-        whether the order exists (call again with the same id).
+        Errors: ContentMismatch if the id stands for another amount or currency; OutcomeUnknown if it
+        cannot be told whether the order exists (call again with the same id).
         """
 
         async def send() -> Order:
@@ -112,7 +112,9 @@ class CashfreeClient:
         return order
 
     async def terminate_order(self, order_id: str) -> Order:
-        """Ask that nobody can pay the order any more. Setting a state is safe to repeat; a paid order is refused."""
+        """Ask that nobody can pay the order any more. Setting a state is safe to repeat; a paid order is
+        refused.
+        """
         path = f"/orders/{_order_id('terminate_order', order_id)}"
         body = {"order_status": "TERMINATED"}
         answer = await self.transport.call("terminate_order", "PATCH", path, body, repeatable=True)

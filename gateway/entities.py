@@ -1,7 +1,9 @@
-"""What Cashfree answers, typed. Ids are text, amounts are paise, times are UTC, statuses are kept as they came.
+"""What Cashfree answers, typed. Ids are text, amounts are paise, times are UTC, statuses are kept as they
+came.
 
 The `*_STATUSES` sets hold the values known today; another value is stored and reconciled, never a crash.
-Each `read_*` takes a decoded answer and raises `wire.Malformed` where a field that money depends on is missing.
+Each `read_*` takes a decoded answer and raises `wire.Malformed` where a field that money depends on is
+missing.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ REFUND_STATUSES: Final = frozenset({"SUCCESS", "PENDING", "CANCELLED", "ONHOLD",
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """An order. `status == "PAID"` with equal amount and currency is the only evidence a credit is given on."""
+    """An order. `status == "PAID"` with equal amount and currency is the only evidence a credit is given
+    on.
+    """
 
     order_id: str
     cf_order_id: str
@@ -138,7 +142,8 @@ def as_object(answer: Json) -> Object:
 def as_list(answer: Json) -> list[Object]:
     """The answer as a list of objects; a page's `data`, or one object, is accepted too.
 
-    Errors: Malformed (`not_a_list`). An element that is not an object is an error too: nothing is left out of a list.
+    Errors: Malformed (`not_a_list`). An element that is not an object is an error too: nothing is left
+    out of a list.
     """
     items: Json = answer
     if isinstance(answer, dict):

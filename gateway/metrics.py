@@ -1,4 +1,6 @@
-"""What the gateway counts: calls by outcome, their time, waits for budget, and whether the budget is shared."""
+"""What the gateway counts: calls by outcome, their time, waits for budget, and whether the budget is
+shared.
+"""
 
 from __future__ import annotations
 

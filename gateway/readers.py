@@ -1,4 +1,5 @@
-"""How each family of webhooks is read into the same named parts. `webhooks.parse` picks the reader by event type.
+"""How each family of webhooks is read into the same named parts. `webhooks.parse` picks the reader by
+event type.
 
 An id that the business key needs is required; everything else may be absent.
 """
@@ -32,7 +33,9 @@ Kind = Literal[
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader finds; `revision` tells apart facts that share id and status (a dispute updated twice)."""
+    """What a reader finds; `revision` tells apart facts that share id and status (a dispute updated
+    twice).
+    """
 
     entity_id: str
     status: str
@@ -81,9 +84,11 @@ def status_of(node: Object, key: str) -> str:
 
 
 def method_of(node: Object) -> tuple[dict[str, str], str | None]:
-    """The payment method flattened (`kind`, `channel`, ...) and a name for the instrument, if one can be told.
+    """The payment method flattened (`kind`, `channel`, ...) and a name for the instrument, if one can be
+    told.
 
-    Instruments: `upi:<id>`, `card:<instrument id or masked number>`, `account:<masked number>`, `app:<provider>:<phone>`.
+    Instruments: `upi:<id>`, `card:<instrument id or masked number>`, `account:<masked number>`,
+    `app:<provider>:<phone>`.
     """
     for kind, details in child(node, "payment_method").items():
         if not isinstance(details, dict):
@@ -112,7 +117,9 @@ def _instrument(kind: str, details: Object) -> str | None:
 
 
 def read_payment(event_type: str, data: Object) -> Parts:
-    """PAYMENT_SUCCESS_WEBHOOK, PAYMENT_FAILED_WEBHOOK, PAYMENT_USER_DROPPED_WEBHOOK and whatever follows them."""
+    """PAYMENT_SUCCESS_WEBHOOK, PAYMENT_FAILED_WEBHOOK, PAYMENT_USER_DROPPED_WEBHOOK and whatever follows
+    them.
+    """
     payment, order, customer = child(data, "payment"), child(data, "order"), child(data, "customer_details")
     method, instrument = method_of(payment)
     errors = child(data, "error_details")
@@ -162,7 +169,9 @@ def read_refund(event_type: str, data: Object) -> Parts:
 
 
 def read_dispute(event_type: str, data: Object) -> Parts:
-    """DISPUTE_CREATED, DISPUTE_UPDATED, DISPUTE_CLOSED. An update may change type or deadline and keep the status."""
+    """DISPUTE_CREATED, DISPUTE_UPDATED, DISPUTE_CLOSED. An update may change type or deadline and keep
+    the status.
+    """
     dispute, order, customer = (
         child(data, "dispute"),
         child(data, "order_details"),
@@ -243,7 +252,9 @@ def read_subscription_refund(event_type: str, data: Object) -> Parts:
 
 
 def read_subscription(event_type: str, data: Object) -> Parts:
-    """SUBSCRIPTION_STATUS_CHANGED and its kin. A status may come back, so `parse` adds the event's time to the key."""
+    """SUBSCRIPTION_STATUS_CHANGED and its kin. A status may come back, so `parse` adds the event's time
+    to the key.
+    """
     details, customer = child(data, "subscription_details"), child(data, "customer_details")
     method, instrument = method_of(child(data, "authorization_details"))
     return Parts(

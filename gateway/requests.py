@@ -84,7 +84,9 @@ class NewRefund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentStart(msgspec.Struct, frozen=True, kw_only=True):
-    """How an attempt goes on: `action` says what to do with `url` (open it, show it as a QR code, post a form)."""
+    """How an attempt goes on: `action` says what to do with `url` (open it, show it as a QR code, post a
+    form).
+    """
 
     cf_payment_id: str
     channel: str | None

@@ -1,12 +1,13 @@
 """The webhook signature, judged on the raw bytes. No I/O, no clock: the caller brings both.
 
 `x-webhook-signature` is base64(HMAC-SHA256(secret, `x-webhook-timestamp` + raw body)). Three traps decide
-the form of the check. JSON written anew is other bytes (`170.00` becomes `170`), so the raw body is verified.
-Base64 is malleable, so the *encoded* text is compared, in constant time, never the decoded bytes. Timestamp and
-body are joined without a separator, so digits could move from one to the other: the timestamp must be exactly
-13 digits and the body must start with `{`.
+the form of the check. JSON written anew is other bytes (`170.00` becomes `170`), so the raw body is
+verified. Base64 is malleable, so the *encoded* text is compared, in constant time, never the decoded
+bytes. Timestamp and body are joined without a separator, so digits could move from one to the other: the
+timestamp must be exactly 13 digits and the body must start with `{`.
 
-A stale but validly signed webhook is accepted and marked: it is not documented whether a retry is signed anew.
+A stale but validly signed webhook is accepted and marked: it is not documented whether a retry is signed
+anew.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def matching_secret(
 
 
 def refused_unread(headers: Headers) -> Reason | None:
-    """What can be refused before the body is read: its type, its encoding, its declared size, repeated headers.
+    """What can be refused before the body is read: its type, its encoding, its declared size, repeated
+    headers.
 
     aiohttp inflates an encoded body before a handler sees it, so any `Content-Encoding` is refused.
     """
@@ -145,9 +147,10 @@ def verify(
 ) -> Verdict:
     """Judge a webhook by its raw body and headers.
 
-    `headers` is a multidict or pairs: a header sent twice must be visible as two. `secrets` are tried in order,
-    newest first. Units: milliseconds since the epoch.
-    Errors: none for what the world sends; ValueError if there is no secret to check with (our own mistake).
+    `headers` is a multidict or pairs: a header sent twice must be visible as two. `secrets` are tried in
+    order, newest first. Units: milliseconds since the epoch.
+    Errors: none for what the world sends; ValueError if there is no secret to check with (our own
+    mistake).
     """
     if not secrets or not all(secrets):
         raise ValueError("a webhook cannot be verified without a secret")

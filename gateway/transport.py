@@ -56,7 +56,9 @@ class Merchant:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """How calls of one merchant reach Cashfree. `patience_s` bounds the waiting for budget and after a 429."""
+    """How calls of one merchant reach Cashfree. `patience_s` bounds the waiting for budget and after a
+    429.
+    """
 
     http: aiohttp.ClientSession
     base_url: str
@@ -184,8 +186,8 @@ def _failure(endpoint: str, status: int, headers: dict[str, str], raw: bytes) ->
 def _retry_after_s(headers: dict[str, str]) -> float:
     """Seconds to wait after a 429, 1 to 60.
 
-    `x-ratelimit-retry` and `Retry-After` are seconds. `X-RateLimit-Reset` is seconds in one source and a time in
-    another: a value beyond a year is read as seconds (or milliseconds) since the epoch.
+    `x-ratelimit-retry` and `Retry-After` are seconds. `X-RateLimit-Reset` is seconds in one source and a
+    time in another: a value beyond a year is read as seconds (or milliseconds) since the epoch.
     """
     found = {name.lower(): value for name, value in headers.items()}
     for name in ("x-ratelimit-retry", "retry-after", "x-ratelimit-reset"):

@@ -1,7 +1,8 @@
 """From a webhook's raw body to one normalised event, whatever version of Cashfree wrote it.
 
-`parse` answers a value either way: a `WebhookEvent` to act on or a `Refused` with its reason to park. It never
-decides about money: amounts here are what the message claims, and only an order fetched from Cashfree is evidence.
+`parse` answers a value either way: a `WebhookEvent` to act on or a `Refused` with its reason to park. It
+never decides about money: amounts here are what the message claims, and only an order fetched from
+Cashfree is evidence.
 
 Shapes: 2022-09-01 writes ids as numbers, later versions as text; vendor settlements once nested `type` inside
 `data`; statuses and types grow over time, so an unknown one is kept as it came and marked `kind="unknown"`.
@@ -60,8 +61,8 @@ class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """A body that cannot be an event of Cashfree's; `reason` is stable, `detail` is for a person.
 
-    Reasons: not_utf8, not_json, duplicate_key, not_finite, too_deep, not_an_object, no_type, two_types, no_data,
-    no_id, no_status, bad_text, bad_amount, negative_amount.
+    Reasons: not_utf8, not_json, duplicate_key, not_finite, too_deep, not_an_object, no_type, two_types,
+    no_data, no_id, no_status, bad_text, bad_amount, negative_amount.
     """
 
     reason: str

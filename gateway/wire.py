@@ -84,7 +84,8 @@ def prose(node: Object, key: str) -> str | None:
 def paise(node: Object, key: str) -> Paise | None:
     """An amount in rupees as exact paise; None if absent.
 
-    Errors: Malformed (`bad_amount`) for anything that is not a plain decimal with at most two digits after the point.
+    Errors: Malformed (`bad_amount`) for anything that is not a plain decimal with at most two digits
+    after the point.
     """
     value = node.get(key)
     if value is None or (isinstance(value, str) and value.strip() in _NULLS):
@@ -122,8 +123,8 @@ def children(node: Object, key: str) -> list[Object]:
 def instant(node: Object, key: str) -> datetime | None:
     """A time in UTC, or None where it cannot be read.
 
-    A time without a zone is Indian Standard Time. Stray spaces around colons are dropped. Nothing is decided by
-    these times, so an unreadable one is no reason to refuse a message.
+    A time without a zone is Indian Standard Time. Stray spaces around colons are dropped. Nothing is
+    decided by these times, so an unreadable one is no reason to refuse a message.
     """
     value = node.get(key)
     if not isinstance(value, str):
