@@ -1,0 +1,90 @@
+"""The ten topics: what each is keyed by, how long it is kept, and which partition a key belongs to.
+
+A topic is a RabbitMQ super stream; partition `i` is the stream `<topic>-<i>`. The partition of a key is
+murmur3_x86_32(key as UTF-8, seed 104729) modulo the number of partitions, unsigned, which is what
+RabbitMQ's own clients (Java, .NET, Go, Rust) do by default, so any of them may publish beside us.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mmh3
+
+HASH_SEED = 104729
+"""Seed of the hash routing strategy that RabbitMQ's stream clients share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic. `keyed_by` names the field whose text decides the partition, and so the order that is kept.
+    """
+
+    name: str
+    keyed_by: str
+    max_age: str = "14D"
+    max_length_bytes: int = 20_000_000_000
+    segment_bytes: int = 100_000_000
+
+    def arguments(self, *, replicas: int) -> dict[str, str]:
+        """Arguments of each partition stream, as the broker's `CreateSuperStream` takes them."""
+        return {
+            "max-age": self.max_age,
+            "max-length-bytes": str(self.max_length_bytes),
+            "stream-max-segment-size-bytes": str(self.segment_bytes),
+            "initial-cluster-size": str(replicas),
+            "queue-leader-locator": "balanced",
+        }
+
+
+TOPICS: dict[str, Topic] = {
+    topic.name: topic
+    for topic in (
+        Topic("webhook.processing", "order_id"),
+        Topic("payment.processing", "order_id"),
+        Topic("wallet.credit", "wallet_id"),
+        Topic("wallet.debit", "wallet_id"),
+        Topic("refund.processing", "payment_id"),
+        Topic("fraud.detection", "entity"),
+        Topic("invoice.generate", "payment_id"),
+        Topic("notifications.billing", "user_id"),
+        Topic("settlements.processing", "community_id"),
+        Topic("analytics.billing", "dimension"),
+    )
+}
+
+
+def partition_of(key: str | bytes, partitions: int) -> int:
+    """Partition of `key`, in 0..partitions-1.
+
+    Source: RabbitMQ stream Java client, HashRoutingStrategy (murmur3 32 bit, seed 104729, unsigned modulo).
+    """
+    return int(mmh3.hash(key, HASH_SEED, signed=False)) % partitions
+
+
+def partition_stream(topic: str, partition: int) -> str:
+    """Name of the stream behind one partition."""
+    return f"{topic}-{partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """RabbitMQ permissions of a broker user: three regular expressions over stream names."""
+
+    configure: str
+    write: str
+    read: str
+
+
+def _partitions_of(*names: str) -> str:
+    escaped = "|".join(name.replace(".", r"\.") for name in names)
+    return rf"^({escaped})(-\d+)?$"
+
+
+ROLES: dict[str, Permissions] = {
+    "admin": Permissions(configure=".*", write=".*", read=".*"),
+    "worker": Permissions(configure="^$", write=_partitions_of(*TOPICS), read=_partitions_of(*TOPICS)),
+    "service": Permissions(configure="^$", write=_partitions_of("wallet.debit"), read="^$"),
+}
+"""Broker users by role. A service writes usage onto `wallet.debit` and reads nothing; only the worker writes
+the other nine; only the admin declares. Read by whatever sets up a broker, tried by the tests."""
