@@ -1,7 +1,7 @@
 """RabbitMQ as we need it: who may do what, and the management API to set it up.
 
-The one place for the broker's permissions: a local node loads them at boot, a test's virtual host and a
-managed broker get them over the management API.
+A local node loads users and permissions at boot; a test's virtual host and a given broker get them over the
+management API.
 """
 
 import base64
@@ -9,50 +9,19 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
 
+from streams.topics import ROLES, Permissions
+
 VHOST = "commdesk"
 MINIMUM_VERSION = (4, 0)
 
-TOPICS = (
-    "webhook.processing",
-    "payment.processing",
-    "wallet.credit",
-    "wallet.debit",
-    "refund.processing",
-    "fraud.detection",
-    "invoice.generate",
-    "notifications.billing",
-    "settlements.processing",
-    "analytics.billing",
-)
-_NOTHING = "^$"
-# A topic is an exchange `<topic>` and streams `<topic>-<partition>`; its dead letters mirror to `<topic>.dead`.
-_ALL_TOPICS = rf"^({'|'.join(re.escape(topic) for topic in TOPICS)})(\.dead)?(-[0-9]+)?$"
-_USAGE = rf"^{re.escape('wallet.debit')}(-[0-9]+)?$"
-
-
-@dataclass(frozen=True, slots=True)
-class Permission:
-    """What a user may configure, write and read: patterns over exchange and stream names."""
-
-    configure: str
-    write: str
-    read: str
-
-
-ROLES: Mapping[str, Permission] = {
-    # Declares the topics and nothing else reads or writes as it.
-    "core_admin": Permission(_ALL_TOPICS, _ALL_TOPICS, _ALL_TOPICS),
-    # The workers: consume everything, publish what follows.
-    "core_worker": Permission(_NOTHING, _ALL_TOPICS, _ALL_TOPICS),
-    # A service of ours that sends usage straight to the ledger: it may write wallet.debit, read nothing.
-    "core_service": Permission(_NOTHING, _USAGE, _NOTHING),
-}
+# Who may configure, write and read what is the streams floor's knowledge; here the roles become users.
+USERS: Mapping[str, Permissions] = {f"core_{role}": permissions for role, permissions in ROLES.items()}
+_EVERYTHING = Permissions(configure=".*", write=".*", read=".*")
 
 
 class BrokerError(RuntimeError):
@@ -62,7 +31,7 @@ class BrokerError(RuntimeError):
 def definitions(passwords: Mapping[str, str], *, superuser: str) -> dict[str, Any]:
     """Definitions for a node to load at boot: users, the virtual host, permissions.
 
-    `passwords` maps each of `ROLES` and `superuser` to its password.
+    `passwords` maps each of `USERS` and `superuser` to its password.
     Source: RabbitMQ's definitions format; a hash is base64(salt + sha256(salt + password)), salt of 4 bytes.
     """
     users = [
@@ -74,7 +43,7 @@ def definitions(passwords: Mapping[str, str], *, superuser: str) -> dict[str, An
         }
         for name, password in passwords.items()
     ]
-    grants = {**ROLES, superuser: Permission(".*", ".*", ".*")}
+    grants = {**USERS, superuser: _EVERYTHING}
     permissions = [
         {"user": user, "vhost": VHOST, "configure": p.configure, "write": p.write, "read": p.read}
         for user, p in grants.items()
@@ -95,8 +64,8 @@ def require_version(version: str) -> None:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < MINIMUM_VERSION:
         raise BrokerError(
-            f"RabbitMQ {version} is too old: 4.0 or newer is required (super streams, single active consumer, "
-            "stream statistics). Upgrade it, unset STREAM_URL to use a private one, or use ./dev run --docker"
+            f"RabbitMQ {version} is too old: 4.0 or newer is required (super streams, single active "
+            "consumer, stream statistics). Upgrade it, unset STREAM_URL for a private one, or use --docker"
         )
 
 
@@ -122,7 +91,7 @@ class Management:
     async def create_vhost(self, name: str, *, superuser: str) -> None:
         """Create a virtual host with the permissions of every role and the superuser."""
         await self.request("PUT", f"/api/vhosts/{quote(name, safe='')}", {"default_queue_type": "stream"})
-        for user, grant in {**ROLES, superuser: Permission(".*", ".*", ".*")}.items():
+        for user, grant in {**USERS, superuser: _EVERYTHING}.items():
             body = {"configure": grant.configure, "write": grant.write, "read": grant.read}
             await self.request("PUT", f"/api/permissions/{quote(name, safe='')}/{quote(user)}", body)
 

@@ -1,40 +1,77 @@
 """The commands behind `./dev`."""
 
 import argparse
-import asyncio
-import signal
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from deploy import commands
+from deploy.broker import BrokerError
 from deploy.local.process import ServerError
-from deploy.local.stack import Stack
 
 
-async def up(*, fresh: bool) -> int:
-    """Run the servers alone, in the foreground, until Ctrl-C; prints their addresses."""
-    stopping = asyncio.Event()
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
-    async with Stack(fresh=fresh) as stack:
-        for name, value in stack.environ().items():
-            print(f"{name}={value}")
-        print("servers are up; Ctrl-C stops them", flush=True)
-        await stopping.wait()
-    return 0
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options; `action` is what to call with the parsed options."""
+    root = argparse.ArgumentParser(prog="./dev", description="CommDesk's financial core, on this machine.")
+    add = root.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+
+    run = add("run", help="set everything up and run the whole system with demo traffic until Ctrl-C")
+    run.add_argument(
+        "--for", dest="seconds", type=float, metavar="S", help="end by itself after S seconds of traffic"
+    )
+    run.add_argument("--no-demo", action="store_true", help="run the system without traffic")
+    run.add_argument("--fresh", action="store_true", help="drop local data first")
+    run.add_argument("--json", type=Path, metavar="FILE", help="write the demo's figures to FILE")
+    run.add_argument("--workers", type=int, metavar="N", help="number of workers (default: one per core)")
+    run.add_argument(
+        "--docker", action="store_true", help="servers from compose.yaml instead of private ones"
+    )
+    run.set_defaults(action=commands.run)
+
+    up = add("up", help="the servers alone, in the foreground")
+    up.add_argument("--fresh", action="store_true", help="drop local data first")
+    up.set_defaults(action=commands.up)
+
+    test = add("test", help="run the tests; further arguments are pytest's")
+    test.set_defaults(action=commands.test)
+
+    check = add("check", help="lint, types, import contracts, SQL lint, secrets scan, images")
+    check.add_argument("--fix", action="store_true", help="let the linters correct what they can")
+    check.set_defaults(action=commands.check)
+
+    add("env", help="URLs of the running local stack, as shell exports").set_defaults(action=commands.env)
+
+    verify = add("verify", help="run every invariant on a database; exit 1 and the rows if one fails")
+    verify.add_argument("url", nargs="?", metavar="DATABASE_URL", help="default: the running stack's")
+    verify.set_defaults(action=commands.verify)
+
+    psql = add("psql", help="a psql session on the running stack; further arguments are psql's")
+    psql.add_argument("--role", default="readonly", choices=["readonly", "app", "migrator", "admin"])
+    psql.set_defaults(action=commands.psql)
+
+    add("events", help="write the event types' JSON Schemas to docs/events").set_defaults(
+        action=commands.events
+    )
+    add("lock", help="renew requirements.lock from pyproject.toml").set_defaults(action=commands.lock)
+    return root
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    parser = argparse.ArgumentParser(prog="./dev", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    up_parser = commands.add_parser("up", help="the servers alone, in the foreground")
-    up_parser.add_argument("--fresh", action="store_true", help="drop local data first")
-    options = parser.parse_args(arguments)
+    root = parser()
+    options, rest = root.parse_known_args(arguments)
+    passes_on = options.command in ("test", "psql")
+    if rest and not passes_on:
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    action: Callable[[argparse.Namespace], int] = options.action
     try:
-        return asyncio.run(up(fresh=options.fresh))
-    except* ServerError as errors:
-        for error in errors.exceptions:
-            print(f"./dev: {error}", file=sys.stderr)
+        return action(options)
+    except (ServerError, BrokerError) as error:
+        print(f"./dev: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

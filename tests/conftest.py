@@ -1,8 +1,8 @@
 """Fixtures every floor's tests use: real servers, and a fresh database, broker and cache for each test.
 
-PostgreSQL and RabbitMQ are shared by the session, started when first needed (under xdist by the controller, so
-that its workers share one of each). A database is cloned from a migrated template; a broker is a virtual host.
-Tests that kill a server take one of their own from `deploy.local.private`.
+PostgreSQL and RabbitMQ are shared by the session, started when first needed (under xdist by the controller,
+so that its workers share one of each). A database is cloned from a migrated template; a broker is a virtual
+host. Tests that kill a server take one of their own from `deploy.local.private`.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Broker:
 
 
 class Servers:
-    """The session's servers. Their owner starts them; an xdist worker finds them by the owner's process id."""
+    """The session's servers. Their owner starts them; an xdist worker finds them by its process id."""
 
     def __init__(self, owner: int) -> None:
         self._owned = owner == os.getpid()
@@ -85,6 +85,11 @@ class Servers:
                 self._rabbitmq.attach()
         return self._rabbitmq
 
+    def start(self) -> None:
+        """Start both now, instead of on first use."""
+        assert self.postgres.port
+        assert self.rabbitmq.management_url
+
     def close(self) -> None:
         """Kill the servers and delete their data, if they are ours."""
         if not self._owned:
@@ -113,7 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     servers = config.stash[_servers] = Servers(int(os.environ[_OWNER]))
     is_controller = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if is_controller and not config.option.collectonly:
-        assert servers.postgres and servers.rabbitmq
+        servers.start()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -169,7 +174,8 @@ async def broker(rabbitmq_node: RabbitMQ) -> AsyncIterator[Broker]:
     async with Management(rabbitmq_node.management_url) as management:
         await management.create_vhost(vhost, superuser=rabbitmq.SUPERUSER)
         urls = (rabbitmq_node.stream_url(user, vhost) for user in users)
-        yield Broker(vhost, *urls, management_url=rabbitmq_node.management_url)
+        worker, admin, service, root = urls
+        yield Broker(vhost, worker, admin, service, root, rabbitmq_node.management_url)
         await management.delete_vhost(vhost)
 
 

@@ -1,8 +1,9 @@
 """Debian packages unpacked into a private directory: no root, nothing installed, no system file touched.
 
 A server that has no wheel (RabbitMQ, PgBouncer) comes from Debian's own archive, verified by its keyring. The
-packages bring their own C library, so that trixie's programs run on an older system: every program is replaced
-by a two-line script which starts it through the private loader. Kept under `.local/`, so later starts are offline.
+packages bring their own C library, so that trixie's programs run on an older system: every program is
+replaced by a two-line script which starts it through the private loader. Kept under `.local/`, so that later
+starts need no network.
 """
 
 import fcntl

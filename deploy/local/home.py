@@ -1,8 +1,8 @@
 """Where a server's files live, and as whom it runs.
 
 PostgreSQL refuses to run as root. For an ordinary user everything stays in the checkout's `.local/`. For root
-it runs as an unprivileged account, which may not be able to reach the checkout (a 0700 home): then its data and
-binaries live in a directory of their own outside, with a random name that `.local/outside` remembers.
+it runs as an unprivileged account, which may not be able to reach the checkout (a 0700 home): its data and
+binaries then live in a directory of their own outside, with a random name that `.local/outside` remembers.
 """
 
 import json
@@ -93,6 +93,6 @@ def _make_outside() -> Path:
             path.chmod(0o711)  # passable for the account, listable for root only
             return path
     raise ServerError(
-        "PostgreSQL cannot run as root, and neither /var/tmp nor /tmp may hold its programs (missing or noexec): "
-        "run ./dev as an ordinary user, or set DATABASE_URL"
+        "PostgreSQL cannot run as root, and neither /var/tmp nor /tmp may hold its programs (missing or "
+        "noexec): run ./dev as an ordinary user, or set DATABASE_URL"
     )

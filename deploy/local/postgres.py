@@ -69,7 +69,7 @@ def database_url(user: str, password: str, port: int, database: str) -> str:
 async def psql(
     url: str, script: str | Path, *, env: Mapping[str, str] | None = None, **variables: str
 ) -> str:
-    """Run a psql script (text or file) on `url`; `variables` are psql's, quoted by psql with :'name' or :"name".
+    """Run a psql script (text or file) on `url`; `variables` are psql's (:'name', :"name").
 
     Returns: unaligned tuples, one line a row.
     Errors: ServerError with psql's message at the first failing statement.
@@ -90,7 +90,7 @@ async def psql(
 
 
 class Postgres:
-    """One server: `start` makes the cluster on first use, `kill9` and `start` again is a crash and its recovery."""
+    """One server: `start` makes the cluster on first use; `kill9`, then `start`, is a crash and recovery."""
 
     def __init__(self, home: Home, *, name: str = "postgres", fast: bool = False) -> None:
         self._home = home
@@ -120,7 +120,7 @@ class Postgres:
         return self._process
 
     async def start(self) -> None:
-        """Start the server on its remembered port and data; make both, the roles and the database on first use.
+        """Start the server on its remembered port and data; make all that is missing on first use.
 
         Errors: ServerError with the end of the server's log.
         """

@@ -5,6 +5,7 @@ only. Everything is addressed by pid through the handle; nothing is ever killed 
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess  # nosec B404 - starting servers is this module's purpose
@@ -126,10 +127,8 @@ class Process:
         """SIGKILL the child's whole process group and reap it; harmless when it has ended."""
         if self._child is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):  # the group has ended: that is the wanted state
             os.killpg(self._child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # the group has ended: that is the wanted state
         self._child.wait()
 
     def send(self, signal_number: signal.Signals) -> None:
@@ -159,28 +158,27 @@ async def run(
     """
 
     def call() -> str:
-        user = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
         try:
-            done = subprocess.run(  # nosec B603 - the user arguments are a dict
+            done = subprocess.run(  # nosec B603 - argv list, no shell
                 list(command),
                 env=None if env is None else dict(env),
                 cwd=cwd,
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
+                input=stdin if stdin is not None else "",
                 capture_output=True,
                 text=True,
                 timeout=deadline_s,
                 check=False,
-                **user,
+                user=None if account is None else account.uid,
+                group=None if account is None else account.gid,
+                extra_groups=None if account is None else [],
             )
         except subprocess.TimeoutExpired:
             raise ServerError(f"{command[0]} took longer than {deadline_s:.0f} s") from None
         except OSError as error:
             raise ServerError(f"{command[0]} could not be run: {error}") from error
         if done.returncode != 0:
-            raise ServerError(
-                f"{command[0]} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
-            )
-        return str(done.stdout)
+            said = (done.stderr or done.stdout).strip()
+            raise ServerError(f"{command[0]} ended with {done.returncode}: {said}")
+        return done.stdout
 
     return await asyncio.to_thread(call)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from deploy.broker import ROLES, VHOST, Management, definitions, require_version
+from deploy.broker import USERS, VHOST, Management, definitions, require_version
 from deploy.local import debian
 from deploy.local.ports import HOST, Ports, answers
 from deploy.local.process import Process, ServerError
@@ -93,7 +93,7 @@ class RabbitMQ:
         self.ca_file = None if tls is None else tls.ca
         self._ports = Ports(self._directory / "ports.json")
         secret_store = Secrets(self._directory / "secrets.json")
-        self._passwords = {user: secret_store.get(user) for user in (*ROLES, SUPERUSER)}
+        self._passwords = {user: secret_store.get(user) for user in (*USERS, SUPERUSER)}
         self._port: dict[str, int] = {}
         self._node: Process | None = None
         self._epmd: Process | None = None

@@ -1,7 +1,7 @@
 """The servers the core needs: those given by URL are used, the rest start privately, all at once.
 
-Everything private binds to loopback, lives under `.local/<profile>` (for root, PostgreSQL outside: see `home.py`)
-and dies with this process. Data and ports survive a restart; `fresh` drops the data first.
+Everything private binds to loopback, lives under `.local/<profile>` (for root, PostgreSQL outside: see
+`home.py`) and dies with this process. Data and ports survive a restart; `fresh` drops the data first.
 """
 
 import asyncio
@@ -77,6 +77,16 @@ class Stack:
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._take_lock()
+        try:
+            await self._start_missing()
+        except ExceptionGroup as group:
+            failed, other = group.split(ServerError)
+            if failed is None or other is not None:
+                raise
+            raise ServerError("\n".join(str(error) for error in failed.exceptions)) from group
+        self.publish({})
+
+    async def _start_missing(self) -> None:
         async with asyncio.TaskGroup() as servers:
             if "DATABASE_URL" not in self._given:
                 self.postgres = Postgres(home(self._local), name=f"{self._profile}-postgres", fast=self._fast)
@@ -88,7 +98,12 @@ class Stack:
                 root = await rabbitmq.fetch(self._local, self._report)
                 self.rabbitmq = RabbitMQ(self.directory / "rabbitmq", root)
                 servers.create_task(self._start(self.rabbitmq))
-        exports = [f"export {name}={shlex.quote(value)}" for name, value in self.environ().items()]
+
+    def publish(self, more: Mapping[str, str]) -> None:
+        """Write the addresses, and `more` of them, where `./dev env` finds them while this process runs."""
+        exports = [
+            f"export {name}={shlex.quote(value)}" for name, value in {**self.environ(), **more}.items()
+        ]
         write_private(self.directory / "env", "\n".join(exports) + "\n")
 
     async def stop(self) -> None:

@@ -1,0 +1,72 @@
+"""`./dev run --docker`: the servers of compose.yaml instead of private ones, on free loopback ports."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+
+from deploy.broker import USERS, VHOST
+from deploy.local.ports import HOST, Ports
+from deploy.local.postgres import DATABASE, SUPERUSER, database_url
+from deploy.local.process import ServerError, run
+from deploy.local.secrets_file import Secrets, write_private
+from deploy.local.stack import LOCAL
+from deploy.migrations import CHECKOUT
+from deploy.provision import prepare_broker
+
+_SERVERS = ("postgres", "rabbitmq", "valkey")
+_DATABASE_USERS = ("core_app", "core_migrator", "core_readonly")
+
+
+async def servers(*, fresh: bool, report: Callable[[str], None]) -> dict[str, str]:
+    """Start the three servers in containers; our environment with their URLs.
+
+    Errors: ServerError when there is no docker engine, or a container does not become healthy.
+    """
+    if shutil.which("docker") is None:
+        raise ServerError("--docker needs docker with its compose plugin, and there is none on this machine")
+    directory = LOCAL / "docker"
+    ports, secrets = Ports(directory / "ports.json"), Secrets(directory / "secrets.json")
+    port = {name: ports.take(name) for name in ("postgres", "stream", "management", "valkey")}
+    passwords = {
+        user: secrets.get(user) for user in (*_DATABASE_USERS, *USERS, SUPERUSER, "core_root", "redis")
+    }
+    settings = {f"{name.upper()}_PASSWORD": password for name, password in passwords.items()}
+    settings |= {f"{name.upper()}_PORT": str(number) for name, number in port.items()}
+    settings["STREAM_ADVERTISED_HOST"] = HOST
+    write_private(directory / "compose.env", "".join(f"{name}={value}\n" for name, value in settings.items()))
+    if fresh:
+        await _compose("down", "--volumes")
+    report("starting the servers' containers")
+    await _compose("up", "--detach", "--wait", *_SERVERS)
+    management = f"http://core_root:{passwords['core_root']}@{HOST}:{port['management']}"
+    await prepare_broker(management, passwords)
+    return {**os.environ, **_urls(port, passwords), "STREAM_MANAGEMENT_URL": management}
+
+
+async def stop() -> None:
+    """Stop the containers; their volumes stay."""
+    await _compose("stop")
+
+
+def _urls(port: Mapping[str, int], passwords: Mapping[str, str]) -> dict[str, str]:
+    def database(user: str, name: str = DATABASE) -> str:
+        return database_url(user, passwords[user], port["postgres"], name)
+
+    def stream(user: str) -> str:
+        return f"rabbitmq-stream://{user}:{passwords[user]}@{HOST}:{port['stream']}/{VHOST}"
+
+    return {
+        "DATABASE_URL": database("core_app"),
+        "DATABASE_DIRECT_URL": database("core_migrator"),
+        "DATABASE_READONLY_URL": database("core_readonly"),
+        "DATABASE_ADMIN_URL": database(SUPERUSER, "postgres"),
+        "STREAM_URL": stream("core_worker"),
+        "STREAM_ADMIN_URL": stream("core_admin"),
+        "STREAM_SERVICE_URL": stream("core_service"),
+        "REDIS_URL": f"redis://default:{passwords['redis']}@{HOST}:{port['valkey']}/0",
+    }
+
+
+async def _compose(*arguments: str) -> None:
+    command = ["docker", "compose", "--env-file", str(LOCAL / "docker" / "compose.env"), *arguments]
+    await run(command, cwd=CHECKOUT, deadline_s=900)
