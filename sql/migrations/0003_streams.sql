@@ -58,9 +58,10 @@ CREATE TABLE outbox (
   n_events integer NOT NULL,
   events text NOT NULL,                                 -- a JSON array
   created_at timestamptz NOT NULL DEFAULT now(),
-  published_at timestamptz NOT NULL DEFAULT now(),      -- last time; the producer publishes right after its commit
+  published_at timestamptz NOT NULL,                    -- last time; -infinity: nobody has yet (web has no broker)
   PRIMARY KEY (dest_topic, dest_partition, producer_topic, producer_partition, producer_group, batch_no)
 );
+CREATE INDEX outbox_published ON outbox (published_at);
 CREATE TABLE outbox_heads (
   producer_topic text COLLATE "C" NOT NULL,
   producer_partition integer NOT NULL,

@@ -113,8 +113,9 @@ BEGIN
       DO UPDATE SET last_batch_no = excluded.last_batch_no
   )
   INSERT INTO outbox AS o (dest_topic, dest_partition, producer_topic, producer_partition, producer_group, batch_no, prev_batch_no,
-                           incarnation, n_events, events)
-    SELECT s.t, s.p, p_topic, p_partition, p_group, p_batch_no, b.prev, p_incarnation, s.n, s.events
+                           incarnation, n_events, events, published_at)
+    SELECT s.t, s.p, p_topic, p_partition, p_group, p_batch_no, b.prev, p_incarnation, s.n, s.events,
+           CASE WHEN p_topic = 'api' THEN '-infinity' ELSE now() END::timestamptz
       FROM slice s JOIN before b USING (t, p) ORDER BY s.t, s.p
   RETURNING o.dest_topic, o.dest_partition, o.prev_batch_no, o.events;
 END $$;
