@@ -34,7 +34,8 @@ class Ownership(Protocol):
     """Who owns which partition and where it stands. Implemented over the database, injected into the app."""
 
     def join_lock(self) -> AbstractAsyncContextManager[None]:
-        """Held while a worker subscribes to all partitions: one worker at a time, else they spread unevenly.
+        """Held while a worker subscribes to all partitions: one worker at a time, else they
+        spread unevenly.
         """
         ...
 
@@ -62,7 +63,14 @@ class OffsetStore(Protocol):
     """
 
     async def advance(
-        self, topic: str, partition: int, *, epoch: int, next_offset: int, last_offset: int, last_digest: bytes
+        self,
+        topic: str,
+        partition: int,
+        *,
+        epoch: int,
+        next_offset: int,
+        last_offset: int,
+        last_digest: bytes,
     ) -> bool:
         """Move the partition to `next_offset` if `epoch` still holds; False if it does not (fenced)."""
         ...
@@ -72,8 +80,9 @@ class OffsetStore(Protocol):
 class Record:
     """One message of a stream.
 
-    `timestamp_ms` is when the broker stored it. `value` is None for a tombstone, which is not the empty value.
-    `malformed` means it is no AMQP 1.0 message; `value` then holds the bytes as they are on the stream.
+    `timestamp_ms` is when the broker stored it. `value` is None for a tombstone, which is not the empty
+    value. `malformed` means it is no AMQP 1.0 message; `value` then holds the bytes as they are on the
+    stream.
     """
 
     offset: int
@@ -88,9 +97,9 @@ class Record:
 class Batch:
     """Consecutive records of one partition, read under one epoch, to be committed in one transaction.
 
-    The commit is fenced by (`epoch`, `from_offset`) and moves the partition to `to_offset`, storing `last_offset`
-    and `last_digest`. Offsets need not be dense: `to_offset` is `last_offset` + 1, `from_offset` where the previous
-    batch ended, and a batch is never empty.
+    The commit is fenced by (`epoch`, `from_offset`) and moves the partition to `to_offset`, storing
+    `last_offset` and `last_digest`. Offsets need not be dense: `to_offset` is `last_offset` + 1,
+    `from_offset` where the previous batch ended, and a batch is never empty.
     """
 
     topic: str
@@ -105,4 +114,5 @@ class Batch:
 
 
 Handler = Callable[[Batch], Awaitable[object]]
-"""Commits one batch. Returning means committed; raising `Fenced` drops it; anything else is retried, forever."""
+"""Commits one batch. Returning means committed; raising `Fenced` drops it; anything else is retried, forever.
+"""

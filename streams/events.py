@@ -57,7 +57,8 @@ class WebhookReceived(Event, frozen=True):
 
 
 class PaymentSignal(Event, frozen=True):
-    """payment.processing: the gateway says something happened to an order. A hint to verify, never authority.
+    """payment.processing: the gateway says something happened to an order. A hint to verify,
+    never authority.
     """
 
     order_id: Reference
@@ -87,7 +88,8 @@ class FraudSignal(Event, frozen=True):
 
 
 class CreditCommand(Event, frozen=True, tag="purchase", tag_field="kind"):
-    """wallet.credit: post a purchase. The ledger checks it against its payment; this amount is no authority.
+    """wallet.credit: post a purchase. The ledger checks it against its payment; this amount is no
+    authority.
     """
 
     payment_id: Uuid

@@ -188,7 +188,8 @@ def _checked(batch: UsageBatch) -> Decoded | BadEvent:
 
 
 def _fault(event: ev.UsageEvent, size: int = 0) -> str | None:
-    """What the types cannot say about a usage event; None if it is fine. `size` is its JSON's, where known.
+    """What the types cannot say about a usage event; None if it is fine. `size` is its JSON's,
+    where known.
     """
     if size > MAX_EVENT_BYTES:
         return f"the event has {size} bytes, more than {MAX_EVENT_BYTES}"

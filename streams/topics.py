@@ -7,9 +7,15 @@ RabbitMQ's own clients (Java, .NET, Go, Rust) do by default, so any of them may 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import mmh3
+from rstream.exceptions import StreamAlreadyExists
+
+from streams.address import Address
+from streams.wire import Refused, Wire
 
 HASH_SEED = 104729
 """Seed of the hash routing strategy that RabbitMQ's stream clients share."""
@@ -17,7 +23,8 @@ HASH_SEED = 104729
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `keyed_by` names the field whose text decides the partition, and so the order that is kept.
+    """One topic. `keyed_by` names the field whose text decides the partition, and so the order
+    that is kept.
     """
 
     name: str
@@ -88,3 +95,44 @@ ROLES: dict[str, Permissions] = {
 }
 """Broker users by role. A service writes usage onto `wallet.debit` and reads nothing; only the worker writes
 the other nine; only the admin declares. Read by whatever sets up a broker, tried by the tests."""
+
+
+class PartitionMismatch(Exception):  # noqa: N818 - what it is
+    """A topic exists with another number of partitions: keys would lie where nobody looks for them."""
+
+
+async def declare(
+    url: str,
+    partitions: int,
+    *,
+    replicas: int = 1,
+    topics: Iterable[Topic] | None = None,
+    ca_file: Path | str | None = None,
+) -> None:
+    """Create the topics (all ten if not said) that do not exist, with `partitions` each. The user must be an
+    admin.
+
+    Errors: PartitionMismatch, UnsupportedBroker, Refused, ConnectionError.
+    """
+    wire = await Wire.connect(Address.parse(url, ca_file=ca_file), name="declare")
+    try:
+        for topic in TOPICS.values() if topics is None else topics:
+            streams = [partition_stream(topic.name, index) for index in range(partitions)]
+            try:
+                await wire.request(
+                    f"creating {topic.name}",
+                    wire.create_super_stream(
+                        topic.name,
+                        streams,
+                        [str(index) for index in range(partitions)],
+                        topic.arguments(replicas=replicas),
+                    ),
+                )
+            except Refused as error:
+                if error.code != StreamAlreadyExists.code:
+                    raise
+            found = await wire.partitions(topic.name)
+            if sorted(found) != sorted(streams):
+                raise PartitionMismatch(f"{topic.name} has {len(found)} partitions, not {partitions}")
+    finally:
+        await wire.close()
