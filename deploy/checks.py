@@ -23,21 +23,27 @@ class Check:
     fix: Sequence[str] | None = None  # arguments that correct instead of complaining
 
 
+_COMPOSE = ["--file", "compose.yaml", "--file", "compose.simulator.yaml"]
+_COMPOSE += ["--env-file", "deploy/images/compose.env.example", "config", "--quiet"]
+
+
 def _checks(files: Sequence[str]) -> list[Check]:
     packages = [package for package in PACKAGES if (CHECKOUT / package).is_dir()]
-    migrations = [file for file in files if file.endswith(".sql") and file.startswith("sql/")]
+    statements = [file for file in files if file.endswith(".sql") and file.startswith("sql/")]
     return [
         Check("types", "mypy", [*packages, "tests"]),
         Check("lint", "ruff", ["check", "."], ["check", "--fix", "."]),
         Check("format", "ruff", ["format", "--check", "."], ["format", "."]),
-        Check("import contracts", "lint-imports", ["--no-cache"]),
-        Check("SQL lint", "sqlfluff", ["lint", "--processes", "2", "--nocolor", *migrations]),
+        Check("import contracts", "lint-imports", []),
+        Check("SQL lint", "sqlfluff", ["lint", "--nocolor", *statements]),
         Check("security lint", "bandit", ["--quiet", "--configfile", "pyproject.toml", "-r", *packages]),
         Check(
-            "secrets scan", "betterleaks", ["dir", "--no-banner", "--no-color", "--log-level=warn", *files]
+            "secrets scan",
+            "betterleaks",
+            ["--no-banner", "--no-color", "--log-level=warn", "--confidence=medium", *files],
         ),
         Check("Dockerfile", "hadolint", ["Dockerfile"]),
-        Check("compose.yaml", "docker-compose", ["--file", "compose.yaml", "config", "--quiet"]),
+        Check("compose.yaml", "docker-compose", _COMPOSE),
         Check("event schemas", "python", ["-m", "streams.schema", "--check"]),
     ]
 

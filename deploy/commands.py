@@ -5,7 +5,7 @@ import asyncio
 import os
 import shlex
 import signal
-import subprocess  # nosec B404 - running the project's own tools
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +89,7 @@ def psql(options: argparse.Namespace) -> int:
     """Become psql."""
     url = _setting(_ROLE_URLS[options.role], "DATABASE_URL")
     program = installation() / "bin" / "psql"
-    os.execv(program, [str(program), url, *options.rest])  # nosec B606 - a program of the locked wheel
+    os.execv(program, [str(program), url, *options.rest])
 
 
 def events(options: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ def lock(options: argparse.Namespace) -> int:
 
 
 def _tool(command: Sequence[str], *, environment: dict[str, str] | None = None) -> int:
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode  # nosec B603
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
 
 
 def _exports() -> str:

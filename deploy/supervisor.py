@@ -90,6 +90,7 @@ class _System:
         self._say("starting the simulator, the workers and the web process")
         logs = stack.directory / "log"
         simulator = ["gateway.simulator", "--port", environment["SIMULATOR_PORT"]]
+        simulator += ["--webhook-url", environment["CASHFREE_WEBHOOK_URL"]]
         self._keeper.keep(python("simulator", simulator, environment, logs))
         for number in range(1, self._plan.workers + 1):
             self._keeper.keep(

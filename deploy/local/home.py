@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy.local.process import Account, ServerError
 
 _ACCOUNTS = ("postgres", "nobody")
-_OUTSIDE = (Path("/var/tmp"), Path("/tmp"))  # nosec B108 - the directory made there is random and checked
+_OUTSIDE = (Path("/var/tmp"), Path("/tmp"))  # nosec B108
 
 
 @dataclass(frozen=True, slots=True)

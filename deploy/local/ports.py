@@ -33,7 +33,7 @@ def answers(port: int) -> bool:
 def free_port() -> int:
     """A loopback port nobody uses now."""
     while True:
-        port = random.choice(_RANGE)  # nosec B311 - a port is no secret
+        port = random.choice(_RANGE)
         if is_free(port):
             return port
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess  # nosec B404 - starting servers is this module's purpose
+import subprocess
 import sys
 import threading
 import time
@@ -86,7 +86,7 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             output = None if self.inherit_output else log
-            self._child = subprocess.Popen(  # nosec B603 - argv list, no shell
+            self._child = subprocess.Popen(
                 command,
                 env=dict(self.env or os.environ),
                 cwd=self.cwd,
@@ -159,7 +159,7 @@ async def run(
 
     def call() -> str:
         try:
-            done = subprocess.run(  # nosec B603 - argv list, no shell
+            done = subprocess.run(
                 list(command),
                 env=None if env is None else dict(env),
                 cwd=cwd,
