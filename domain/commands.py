@@ -89,9 +89,9 @@ class Command:
 
     `kind` is text, since an unknown one must be answered. The id becomes the transaction's, and that of the
     lot (purchase, grant) or hold (hold) it makes. `hold_id` names the hold of capture, release and refund
-    from a hold; `lot_id` the lot of refund, expire and chargeback, or the only lot a hold may take. `expires_at`,
-    `priority` and `promotional` belong to the lot that is made; `refund_paise` is the money of a refund or
-    chargeback.
+    from a hold; `lot_id` the lot of refund, expire and chargeback, or the only lot a hold may take.
+    `expires_at`, `priority` and `promotional` belong to the lot that is made; `refund_paise` is the money of
+    a refund or chargeback.
     """
 
     id: UUID

@@ -7,8 +7,9 @@ debt_paid). The functions take a lot and return the next one; who moved what is 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from domain.gst import GstSplit
@@ -91,7 +92,8 @@ class Move:
     recognised_paise: Paise = 0
 
 
-BurnKey = tuple[int, bool, datetime, bool, datetime, bytes]
+BurnKey = tuple[int, datetime, bool, datetime, bytes]
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def burn_key(lot: Lot) -> BurnKey:
@@ -102,8 +104,7 @@ def burn_key(lot: Lot) -> BurnKey:
     """
     return (
         lot.priority,
-        lot.expires_at is None,
-        lot.effective_at if lot.expires_at is None else lot.expires_at,
+        _NEVER if lot.expires_at is None else lot.expires_at,
         not lot.promotional,
         lot.effective_at,
         lot.id.bytes,

@@ -97,7 +97,9 @@ def test_deferred_revenue_and_receivables_close_to_zero_when_everything_is_used(
         )
         ledger.apply("end", release)
     for wallet in list(ledger.wallets.values()):
-        while wallet.debt:
+        for _ in range(30):
+            if not wallet.debt:
+                break
             number += 1
             payment = payment_of(100_000, wallet.id)
             buy = Command(

@@ -1,4 +1,4 @@
-"""Small worlds for the domain's tests: fixed instants, made-up ids, payments of a pack, commands with defaults."""
+"""Small worlds for the domain's tests: fixed instants, made-up ids, payments of a pack, one wallet's desk."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ def days(count: int) -> datetime:
 def pack_lot(price_paise: int, *, number: int = 100, inter_state: bool = False, **fields: Any) -> Lot:
     """A fresh lot of one pack, bought within the State."""
     pack = pack_for(price_paise)
-    fields = {"free": pack.credits, "effective_at": NOW} | fields
+    fields = {"free": pack.credits, "effective_at": NOW, **fields}
     invoice = split_inclusive(price_paise, inter_state=inter_state)
     return Lot(uid(number), WALLET, pack.credits, bonus=pack.bonus, invoice=invoice, **fields)
 
@@ -47,8 +47,8 @@ class Desk:
 
     def command(self, kind: str, credits: int, **fields: Any) -> Command:
         self.count += 1
-        fields = {"key": f"test:{self.count}", "request_hash": b"h", "occurred_at": NOW} | fields
-        fields = {"source": "test", "source_id": str(self.count), "wallet_id": WALLET} | fields
+        fields = {"key": f"test:{self.count}", "request_hash": b"h", "occurred_at": NOW, **fields}
+        fields = {"source": "test", "source_id": str(self.count), "wallet_id": WALLET, **fields}
         return Command(id=uid(self.count), kind=kind, credits=credits, **fields)
 
     def do(self, kind: str, credits: int, **fields: Any) -> Outcome:
