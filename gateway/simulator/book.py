@@ -14,6 +14,7 @@ from typing import Final
 
 from domain.money import Paise
 from gateway.simulator.clock import SimClock
+from gateway.simulator.plan import WebhookPlan
 from gateway.simulator.records import (
     ATTEMPT_MOVES,
     ORDER_MOVES,
@@ -25,7 +26,7 @@ from gateway.simulator.records import (
 )
 from gateway.wire import Json
 
-Announce = Callable[[str, Order, Attempt | Refund | Settlement, "Json"], None]
+Announce = Callable[[str, Order, Attempt | Refund | Settlement, WebhookPlan | None], None]
 
 METHODS: Final[dict[str, tuple[str, dict[str, dict[str, Json]]]]] = {
     "upi": ("upi", {"upi": {"channel": "collect", "upi_id": "customer@upi"}}),
@@ -186,7 +187,7 @@ class Book:
         self.payments[attempt.cf_payment_id] = order.order_id
         return attempt
 
-    def resolve(self, order: Order, attempt: Attempt, status: str, plan: Json = None) -> None:
+    def resolve(self, order: Order, attempt: Attempt, status: str, plan: WebhookPlan | None = None) -> None:
         """Move an attempt, and with a first success its order. Rejected (400) for a move that cannot
         happen.
         """
@@ -236,7 +237,9 @@ class Book:
             self.clock.call_later(self.refund_delay_s, lambda: self._finish(order, refund, outcome))
         return refund
 
-    def resolve_refund(self, order: Order, refund: Refund, status: str, plan: Json = None) -> None:
+    def resolve_refund(
+        self, order: Order, refund: Refund, status: str, plan: WebhookPlan | None = None
+    ) -> None:
         """Move a refund. Rejected (400) for a move that cannot happen."""
         if status not in REFUND_MOVES[refund.status]:
             raise Rejected(
