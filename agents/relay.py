@@ -1,0 +1,137 @@
+"""The relay: publishes what was committed without a broker at hand, and again what nobody has applied.
+
+In     payment_webhooks and usage_metering rows (the inboxes of the web process), outbox rows of web's ledger calls,
+       and any outbox row published 30 s ago that its consumer has not applied
+Books  only when a row was last published; it is closed by its consumer's committed outcome, never by a confirm
+Out    webhook.processing (Inbox), wallet.debit (UsageBatch, signed by the core), and every topic (Slice)
+"""
+
+import asyncio
+import itertools
+from collections import defaultdict
+from typing import Final, TypeVar
+from uuid import uuid4
+
+import structlog
+
+from agents.core import Core, Outgoing, slice_message
+from agents.intake import CORE
+from sql import errors, relay, webhooks
+from sql.batches import Emitted
+from streams import events as ev
+from streams import messages
+
+log = structlog.get_logger("agents.relay")
+
+POLL_S: Final = 0.02
+STALE_S: Final = 30.0
+LIMIT: Final = 1000
+PER_MESSAGE: Final = 200
+
+
+class Relay:
+    """One per worker; two never take the same row at once."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._session = str(uuid4())
+        self._seq: defaultdict[int, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
+
+    async def run(self) -> None:
+        """Until cancelled. Idle it asks 50 times a second; a passing fault waits a second."""
+        while True:
+            try:
+                busy = await self.once()
+            except errors.Unavailable as error:
+                log.warning("the relay waits for the database", error=str(error))
+                busy = 0
+                await asyncio.sleep(1.0)
+            if busy < LIMIT:
+                await asyncio.sleep(POLL_S)
+
+    async def sweep(self) -> None:
+        """Until cancelled: close what has its outcome, once a second."""
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                while await relay.close_usage(self._core.db, limit=LIMIT) == LIMIT:
+                    pass
+            except errors.Unavailable as error:
+                log.warning("closing waits for the database", error=str(error))
+
+    async def once(self) -> int:
+        """Publish one round; returns the largest number of rows of one kind. Errors: Unavailable."""
+        taken = await asyncio.gather(self._webhooks(), self._usage(), self._outbox())
+        return max(taken)
+
+    async def _webhooks(self) -> int:
+        rows = await webhooks.take_webhooks(self._core.db, limit=LIMIT, stale_s=STALE_S)
+        by_partition: defaultdict[int, list[ev.WebhookReceived]] = defaultdict(list)
+        for row in rows:
+            event = ev.WebhookReceived(
+                inbox_id=str(row.id),
+                event_type=row.event_type,
+                order_id=row.order_id or str(row.id),
+                received_at=row.received_at,
+                source_version=row.version,
+                cf_payment_id=row.cashfree_payment_id,
+                refund_id=row.refund_id,
+                status=row.status,
+            )
+            by_partition[self._core.partition(event.key)].append(event)
+        await self._core.writer.publish(
+            [
+                Outgoing("webhook.processing", partition, part[0].key, messages.encode(messages.Inbox(v=1, events=part)), {})
+                for partition, events in by_partition.items()
+                for part in _parts(events)
+            ]
+        )
+        return len(rows)
+
+    async def _usage(self) -> int:
+        rows = await relay.take_usage(self._core.db, limit=LIMIT, stale_s=STALE_S)
+        if not rows:
+            return 0
+        secret = await self._core.secrets.of(CORE)
+        if secret is None:
+            raise RuntimeError("the publisher 'core' is missing: were all migrations applied?")
+        by_partition: defaultdict[int, list[ev.UsageEvent]] = defaultdict(list)
+        for row in sorted(rows, key=lambda r: r.id):
+            event = ev.UsageEvent(
+                id=row.event_id,
+                wallet_id=str(row.wallet_id),
+                feature=row.feature,
+                credits=row.credits,
+                quantity=row.quantity,
+                community_id=None if row.community_id is None else str(row.community_id),
+                occurred_at=row.occurred_at,
+                metadata=row.metadata,
+                principal=row.principal,
+            )
+            by_partition[self._core.partition(event.key)].append(event)
+        outgoing = []
+        for partition, events in by_partition.items():
+            for part in _parts(events):
+                batch = messages.UsageBatch(v=1, session=self._session, seq=next(self._seq[partition]), events=part)
+                value = messages.encode(batch)
+                headers = {"publisher": CORE, "mac": messages.sign(value, secret)}
+                outgoing.append(Outgoing("wallet.debit", partition, part[0].key, value, headers))
+        await self._core.writer.publish(outgoing)
+        return len(rows)
+
+    async def _outbox(self) -> int:
+        unsent = await relay.sweep_outbox(self._core.db, self._core.group, limit=LIMIT, stale_s=STALE_S)
+        outgoing = []
+        for item in unsent:
+            p, s = item.producer, item.slice
+            of = Emitted(p.topic, p.partition, p.group, item.batch_no, item.incarnation)
+            outgoing.append(slice_message(of, s.topic, s.partition, s.prev_batch_no, s.events))
+        await self._core.writer.publish(outgoing)
+        return len(unsent)
+
+
+E = TypeVar("E")
+
+
+def _parts(events: list[E]) -> list[list[E]]:
+    return [events[i : i + PER_MESSAGE] for i in range(0, len(events), PER_MESSAGE)]

@@ -1,0 +1,1 @@
+"""Windowed state folded from streams; rebuildable, never the truth about money."""
