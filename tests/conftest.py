@@ -20,7 +20,7 @@ from deploy.broker import Management
 from deploy.local import rabbitmq
 from deploy.local.home import home
 from deploy.local.postgres import SUPERUSER, Postgres
-from deploy.local.private import private_valkey
+from deploy.local.private import private_pooler, private_valkey
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import LOCAL
 from deploy.migrations import fingerprint, migrate
@@ -158,6 +158,13 @@ async def database(servers: Servers, migrated_template: str) -> AsyncIterator[Da
     roles = ("core_app", "core_migrator", "core_readonly", SUPERUSER)
     yield Database(name, *(postgres.url(role, name) for role in roles))
     await postgres.drop_database(name)
+
+
+@pytest.fixture
+async def pooled_url(servers: Servers, database: Database) -> AsyncIterator[str]:
+    """URL of `database` as core_app through PgBouncer (transaction mode, TLS with a checked certificate)."""
+    async with private_pooler(servers.postgres) as pooler:
+        yield pooler.url("core_app", database.name)
 
 
 @pytest.fixture

@@ -107,7 +107,11 @@ class Postgres:
 
     def url(self, user: str = "core_app", database: str = DATABASE) -> str:
         """URL for a role (`core_app`, `core_migrator`, `core_readonly`, `postgres`) and a database."""
-        return database_url(user, self._secrets.get(user), self.port, database)
+        return database_url(user, self.password(user), self.port, database)
+
+    def password(self, user: str) -> str:
+        """The role's password."""
+        return self._secrets.get(user)
 
     @property
     def process(self) -> Process:

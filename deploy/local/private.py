@@ -4,17 +4,21 @@ Durable, unlike the servers tests share. Data is deleted at the end.
 """
 
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from deploy.local import rabbitmq
+from deploy.local import pgbouncer, rabbitmq
 from deploy.local.home import home
+from deploy.local.pgbouncer import PgBouncer
 from deploy.local.postgres import DATABASE, Postgres
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import LOCAL
 from deploy.local.tls import issue
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
+
+_ROLES = ("core_app", "core_migrator", "core_readonly")
 
 
 @asynccontextmanager
@@ -32,6 +36,21 @@ async def private_postgres(*, fast: bool = False, migrated: bool = True) -> Asyn
     finally:
         await postgres.stop()
         postgres.drop()
+
+
+@asynccontextmanager
+async def private_pooler(postgres: Postgres) -> AsyncIterator[PgBouncer]:
+    """A running PgBouncer (transaction mode, TLS) before `postgres`; `pooler.url(role, database)`."""
+    place, name = home(LOCAL), f"private-{secrets.token_hex(4)}"
+    root = await pgbouncer.fetch(place, print)
+    pooler = PgBouncer(place, name, root, postgres, issue(LOCAL / name), users=_ROLES)
+    try:
+        await pooler.start()
+        yield pooler
+    finally:
+        await pooler.stop()
+        pooler.drop()
+        shutil.rmtree(LOCAL / name, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -24,3 +24,14 @@ async def test_a_cache_answers(redis_url: str) -> None:
 
     async with Redis.from_url(redis_url) as cache:
         assert await cache.ping()
+
+
+async def test_a_pooler_gives_a_session_for_one_transaction_over_checked_tls(pooled_url: str) -> None:
+    connection = await asyncpg.connect(pooled_url, statement_cache_size=0)
+    try:
+        assert await connection.fetchval("SELECT current_user::text") == "core_app"
+        async with connection.transaction():
+            first = await connection.fetchval("SELECT pg_backend_pid()")
+            assert await connection.fetchval("SELECT pg_backend_pid()") == first
+    finally:
+        await connection.close()
