@@ -26,6 +26,7 @@ CREATE TABLE payments (
     'created', 'active', 'failed', 'expired', 'verified', 'held', 'rejected', 'credited', 'mismatch', 'refunded')),
   payment_method jsonb,
   payment_group text,
+  instrument text COLLATE "C",                          -- what was paid with, as the gateway names it: an entity of the fraud windows
   customer_phone text,
   customer_email text,
   device_id text,
@@ -36,6 +37,9 @@ CREATE TABLE payments (
   webhook_verified boolean NOT NULL DEFAULT false,      -- a signed webhook reported success
   verified_at timestamptz,                              -- GET order said PAID, amount and currency equal ours: the only licence to credit
   credited_at timestamptz,
+  failed_at timestamptz,                                -- the first failure, also of a payment that succeeded later
+  failure text,
+  credit_partition integer,                             -- of wallet.credit, known since the verification
   refunded boolean NOT NULL DEFAULT false,
   refund_amount bigint NOT NULL DEFAULT 0 CHECK (refund_amount BETWEEN 0 AND amount),
   fraud_score integer,
@@ -58,7 +62,8 @@ CREATE TABLE payment_attempts (
   status text NOT NULL,                                 -- the gateway's word, unknown values kept
   payment_group text,
   amount bigint,                                        -- paise
-  occurred_at timestamptz NOT NULL,
+  seen text[] NOT NULL,                                 -- every status heard, in the order it came
+  occurred_at timestamptz NOT NULL,                     -- of the status that stands
   first_seen_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (order_id, cashfree_payment_id)
@@ -68,15 +73,18 @@ CREATE TABLE payment_attempts (
 CREATE TABLE payment_webhooks (
   id uuid PRIMARY KEY,
   business_key text COLLATE "C" NOT NULL UNIQUE,        -- type:id:status; a redelivery in another version meets the same row
+  kind text NOT NULL,                                   -- payment, refund, dispute, settlement, ..., unknown
   event_type text NOT NULL,
   order_id text COLLATE "C",
   cashfree_payment_id text COLLATE "C",
   refund_id text COLLATE "C",
   status text,
   payment_group text,
+  payment_method jsonb,
+  instrument text COLLATE "C",
   amount bigint,                                        -- paise, as claimed: never authority
   currency text,
-  occurred_at timestamptz NOT NULL,
+  occurred_at timestamptz NOT NULL,                     -- clamped once, here
   version text NOT NULL,
   stale boolean NOT NULL,
   source_ip inet,
@@ -96,7 +104,8 @@ CREATE TABLE verifications (
   order_id text COLLATE "C" NOT NULL,
   state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'done', 'orphan')),
   reason text NOT NULL,
-  attempt integer NOT NULL DEFAULT 0,
+  attempt integer NOT NULL DEFAULT 0,                   -- answers that said not paid
+  deferrals integer NOT NULL DEFAULT 0,                 -- times in a row that the gateway gave no answer
   next_at timestamptz NOT NULL,
   leased_until timestamptz NOT NULL DEFAULT '-infinity',
   amount bigint NOT NULL,
@@ -111,12 +120,15 @@ CREATE TABLE fraud_checks (
   payment_id uuid NOT NULL,
   entity_kind text COLLATE "C" NOT NULL,
   entity text COLLATE "C" NOT NULL,
+  amount bigint NOT NULL,                               -- paise
+  occurred_at timestamptz NOT NULL,                     -- the minute it counts in
   counts jsonb,                                         -- {"1m": [count, amount_paise], ...}; NULL while awaited
   recorded_at timestamptz,
+  missed boolean NOT NULL DEFAULT false,                -- the decision did not wait for it
   requested_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (payment_id, entity_kind)
 );
-CREATE INDEX fraud_checks_open ON fraud_checks (requested_at) WHERE counts IS NULL;
+CREATE INDEX fraud_checks_open ON fraud_checks (requested_at) WHERE counts IS NULL AND NOT missed;
 
 CREATE TABLE fraud_rules (
   code text COLLATE "C" PRIMARY KEY,
@@ -146,8 +158,14 @@ CREATE TABLE fraud_events (
   reasons text[] NOT NULL,
   missing text[] NOT NULL,                              -- entities that did not answer within 2 s
   verdict text NOT NULL CHECK (verdict IN ('allow', 'hold')),
-  reviewed_by text,
-  reviewed_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- What a person decided about a held payment.
+CREATE TABLE fraud_reviews (
+  payment_id uuid PRIMARY KEY,
+  verdict text NOT NULL CHECK (verdict IN ('release', 'reject')),
+  actor text NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );
 

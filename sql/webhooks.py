@@ -1,0 +1,106 @@
+"""The inbox of webhooks: stored before the gateway hears 200, published until webhook.processing decided."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, Literal, cast
+from uuid import UUID
+
+from sql.db import Database
+from sql.queries import load
+
+_Q: Final = load("webhooks")
+
+MAX_ID: Final = 128
+"""Longest id, type or key part that the events on the streams carry."""
+MAX_STATUS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NewWebhook:
+    """One verified webhook. `id` is a UUIDv7, `body` the signed bytes, amounts are paise as claimed.
+
+    `occurred_at` is clamped to [-24 h, +5 min] of now as it is stored. `kind` is the gateway's family of
+    events: payment, refund, auto_refund, dispute, settlement, ..., unknown.
+    """
+
+    id: UUID
+    business_key: str
+    kind: str
+    event_type: str
+    version: str
+    stale: bool
+    body: bytes
+    status: str | None = None
+    order_id: str | None = None
+    cf_payment_id: str | None = None
+    refund_id: str | None = None
+    payment_group: str | None = None
+    payment_method: Mapping[str, str] | None = None
+    instrument: str | None = None
+    amount_paise: int | None = None
+    currency: str | None = None
+    occurred_at: datetime | None = None
+    source_ip: IPv4Address | IPv6Address | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether its ids are of a length that a real order, payment or refund has."""
+        ids = (self.order_id, self.cf_payment_id, self.refund_id, self.event_type)
+        return all(len(text or "") <= MAX_ID for text in ids)
+
+
+Receipt = Literal["new", "replay"]
+
+
+async def insert_webhooks(db: Database, webhooks: Sequence[NewWebhook]) -> list[Receipt]:
+    """Store webhooks; on return they are committed. One with an impossible id is kept whole as
+    kind 'unknown'.
+
+    Send it again after an unknown outcome: it then answers replay. Errors: Unavailable.
+    """
+    if not webhooks:
+        return []
+    answer = await db.value(
+        _Q["insert_webhooks"],
+        [w.id for w in webhooks],
+        [w.business_key for w in webhooks],
+        [w.kind if w.fits else "unknown" for w in webhooks],
+        [w.event_type[:MAX_ID] for w in webhooks],
+        [w.order_id if w.fits else None for w in webhooks],
+        [w.cf_payment_id if w.fits else None for w in webhooks],
+        [w.refund_id if w.fits else None for w in webhooks],
+        [None if w.status is None else w.status[:MAX_STATUS] for w in webhooks],
+        [None if w.payment_group is None else w.payment_group[:MAX_STATUS] for w in webhooks],
+        [None if w.payment_method is None else json.dumps(dict(w.payment_method)) for w in webhooks],
+        [w.instrument for w in webhooks],
+        [w.amount_paise for w in webhooks],
+        [w.currency for w in webhooks],
+        [w.occurred_at for w in webhooks],
+        [w.version[:MAX_STATUS] or "-" for w in webhooks],
+        [w.stale for w in webhooks],
+        [w.source_ip for w in webhooks],
+        [w.body for w in webhooks],
+    )
+    return cast(list[Receipt], answer)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenWebhook:
+    """An inbox row to publish; `received_at` is when it was stored."""
+
+    id: UUID
+    event_type: str
+    order_id: str | None
+    cashfree_payment_id: str | None
+    refund_id: str | None
+    status: str | None
+    version: str
+    received_at: datetime
+
+
+async def take_webhooks(db: Database, *, limit: int, stale_s: float) -> list[TakenWebhook]:
+    """Webhooks to publish now: new ones, and those published `stale_s` ago that have no outcome yet."""
+    return [TakenWebhook(*row.values()) for row in await db.rows(_Q["take_webhooks"], limit, stale_s)]
