@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from deploy.broker import USERS, VHOST, Management, require_version
+from deploy.local.process import ServerError
 from deploy.migrations import migrate
 from streams import topics
+from streams.wire import Refused, UnsupportedBroker
 
 _URL_BY_ROLE = {
     "core_admin": "STREAM_ADMIN_URL",
@@ -22,8 +24,14 @@ _URL_BY_ROLE = {
 
 
 async def declare_topics(admin_url: str, partitions: int) -> None:
-    """Declare the ten topics; what exists stays."""
-    await topics.declare(admin_url, partitions)
+    """Declare the ten topics; what exists stays.
+
+    Errors: ServerError when the broker is too old, refuses, does not answer, or holds the topics otherwise.
+    """
+    try:
+        await topics.declare(admin_url, partitions)
+    except (UnsupportedBroker, Refused, topics.PartitionMismatch, OSError, ValueError) as error:
+        raise ServerError(f"the topics could not be declared: {error}") from error
 
 
 async def prepare_broker(management_url: str, passwords: Mapping[str, str]) -> None:

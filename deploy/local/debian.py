@@ -48,8 +48,9 @@ async def unpacked(
     if any(character.isspace() for character in str(local.resolve())):
         raise ServerError(f"the path {local.resolve()} has a blank, which {name} does not bear: {way_out}")
     key = hashlib.sha256("\n".join([SUITE, *packages]).encode()).hexdigest()[:10]
-    prefix = local.resolve() / "packages" / f"{name}-{key}"
-    prefix.parent.mkdir(parents=True, exist_ok=True)
+    cache = local / "packages"
+    cache.mkdir(parents=True, exist_ok=True)
+    prefix = cache.resolve() / f"{name}-{key}"
     with (prefix.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not prefix.exists():

@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self, TextIO, TypeVar
 
 from deploy.local import rabbitmq
 from deploy.local.home import home
@@ -20,6 +20,7 @@ from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.secrets_file import write_private
 from deploy.local.valkey import Valkey
 
+Server = TypeVar("Server", Postgres, RabbitMQ, Valkey)
 LOCAL = Path(__file__).resolve().parent.parent.parent / ".local"
 _PASSED_ON = (
     "DATABASE_DIRECT_URL",
@@ -89,15 +90,16 @@ class Stack:
     async def _start_missing(self) -> None:
         async with asyncio.TaskGroup() as servers:
             if "DATABASE_URL" not in self._given:
-                self.postgres = Postgres(home(self._local), name=f"{self._profile}-postgres", fast=self._fast)
-                servers.create_task(self._start(self.postgres))
+                place, name = home(self._local), f"{self._profile}-postgres"
+                self.postgres = self._made(lambda: Postgres(place, name=name, fast=self._fast))
+                servers.create_task(self.postgres.start())
             if "REDIS_URL" not in self._given:
-                self.valkey = Valkey(self.directory / "valkey")
-                servers.create_task(self._start(self.valkey))
+                self.valkey = self._made(lambda: Valkey(self.directory / "valkey"))
+                servers.create_task(self.valkey.start())
             if "STREAM_URL" not in self._given:
                 root = await rabbitmq.fetch(self._local, self._report)
-                self.rabbitmq = RabbitMQ(self.directory / "rabbitmq", root)
-                servers.create_task(self._start(self.rabbitmq))
+                self.rabbitmq = self._made(lambda: RabbitMQ(self.directory / "rabbitmq", root))
+                servers.create_task(self.rabbitmq.start())
 
     def publish(self, more: Mapping[str, str]) -> None:
         """Write the addresses, and `more` of them, where `./dev env` finds them while this process runs."""
@@ -108,10 +110,10 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop every private server within a deadline; their data stays."""
-        (self.directory / "env").unlink(missing_ok=True)
         running = [server for server in (self.rabbitmq, self.postgres, self.valkey) if server is not None]
         await asyncio.gather(*(server.stop() for server in running))
         if self._lock is not None:
+            (self.directory / "env").unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
@@ -135,18 +137,21 @@ class Stack:
         urls["REDIS_URL"] = self._given["REDIS_URL"] if self.valkey is None else self.valkey.url
         return urls
 
-    async def _start(self, server: Postgres | RabbitMQ | Valkey) -> None:
+    def _made(self, make: Callable[[], Server]) -> Server:
+        """The server, on its remembered data; on none with `fresh`."""
         if self._fresh:
-            server.drop()
-        await server.start()
+            make().drop()
+        return make()
 
     def _take_lock(self) -> None:
         lock = (self.directory / "lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            lock.seek(0)
-            raise ServerError(f"this checkout's stack runs already (process {lock.read().strip()})") from None
+            with lock:
+                lock.seek(0)
+                owner = lock.read().strip()
+            raise ServerError(f"this checkout's stack runs already (process {owner})") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
