@@ -220,3 +220,27 @@ def test_the_invariants_see_a_book_that_was_tampered_with(desk: Desk) -> None:
     desk.ledger.transactions.append(desk.ledger.transactions[0])
     assert {line[:3] for line in violations(desk.ledger)} >= {"I2 ", "I4 ", "I5 ", "I6 ", "I19"}
     assert desk.ledger.transactions[0].occurred_at == NOW
+
+
+def test_a_debit_does_not_wait_for_credits_that_leave_a_debt(desk: Desk) -> None:
+    lot = desk.buy(15_000)
+    desk.posted("spend", 1_500)
+    desk.posted("chargeback", 1, lot_id=lot.id, refund_paise=15_000)
+    desk.posted("grant", 5_000, promotional=True)
+    desk.ledger.expect_credits(desk.wallet.id, 1_499)
+    assert reason_of(desk.do("spend", 1)) == ("refused", "insufficient_credits")
+    desk.ledger.expect_credits(desk.wallet.id, 1)
+    assert reason_of(desk.do("spend", 1)) == ("parked", "pending_credits")
+
+
+def test_a_chargeback_leaves_held_credits_alone_but_not_their_revenue(desk: Desk) -> None:
+    lot = desk.buy(100_000)
+    desk.posted("spend", 11_000)
+    hold = desk.posted("hold", 500)
+    desk.posted("chargeback", 1, lot_id=lot.id, refund_paise=100_000)
+    state = desk.ledger.lots[lot.id]
+    assert (state.free, state.held, state.deferred_paise) == (0, 500, 0)
+    assert (desk.wallet.debt, desk.wallet.receivable_paise) == (11_500, 77_683)
+    captured = desk.posted("capture", 500, hold_id=hold.id)
+    assert captured.moves[0].recognised_paise == 0
+    assert violations(desk.ledger) == []
