@@ -46,6 +46,7 @@ class Wallet:
     debt: Credits = 0
     receivable_paise: Paise = 0
     last_seq: int = 0
+    lot_ids: list[UUID] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Ledger:
 
     def lots_of(self, wallet_id: UUID) -> list[Lot]:
         """The wallet's lots in burn order."""
-        return in_burn_order(lot for lot in self.lots.values() if lot.wallet_id == wallet_id)
+        return in_burn_order(self.lots[lot_id] for lot_id in self.wallets[wallet_id].lot_ids)
 
     # -- precedence
 
@@ -204,14 +205,13 @@ class Ledger:
             wallet.receivable_paise -= payoff.receivable_paise
             legs += postings.debt_paid(payoff)
             moves.append(taken)
-        self.lots[lot.id] = lot
+        self._add_lot(wallet, lot)
         wallet.pending -= min(wallet.pending, command.credits)
         wallet.lifetime_purchased += command.credits
         return posted(self._post(wallet, command, command.credits - paid, legs, moves))
 
     def _grant(self, wallet: Wallet, command: Command) -> Outcome:
-        lot = self._new_lot(command, GstSplit(0), 0)
-        self.lots[lot.id] = lot
+        self._add_lot(wallet, self._new_lot(command, GstSplit(0), 0))
         return posted(self._post(wallet, command, command.credits, postings.grant(command.credits), []))
 
     def _spend(self, wallet: Wallet, command: Command) -> Outcome:
@@ -322,6 +322,10 @@ class Ledger:
             promotional=command.promotional,
             invoice=invoice,
         )
+
+    def _add_lot(self, wallet: Wallet, lot: Lot) -> None:
+        self.lots[lot.id] = lot
+        wallet.lot_ids.append(lot.id)
 
     def _lot_with(self, wallet: Wallet, lot_id: UUID | None, free: Credits) -> Lot | None:
         """The wallet's lot, if it has so many free credits."""

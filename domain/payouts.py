@@ -33,7 +33,7 @@ def may_follow(state: PayoutState, news: PayoutState) -> bool:
 
 
 def payable_now(payable_paise: Paise) -> Paise:
-    """What may be paid out of a payable: nothing while refunds made it negative (netted by the next sales)."""
+    """What may be paid out of a payable: nothing while refunds made it negative (later sales net it)."""
     return max(0, payable_paise)
 
 
