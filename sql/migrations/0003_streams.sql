@@ -40,7 +40,7 @@ CREATE TABLE batches (
   quarantined integer NOT NULL,
   recognised_paise bigint NOT NULL DEFAULT 0,
   link bytea NOT NULL,
-  created_at timestamptz NOT NULL DEFAULT now(),
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   UNIQUE (topic, partition, consumer_group, batch_no),
   CONSTRAINT every_record_has_one_outcome CHECK (n_records = posted + refused + existing + conflict + parked + quarantined)   -- I7
 );

@@ -77,7 +77,14 @@ $$;
 INSERT INTO publishers (name, secret)
   VALUES ('core', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
 
-GRANT EXECUTE ON FUNCTION take_usage, close_usage, sweep_outbox, due_retries TO core_app;
+CREATE FUNCTION register_publisher(p_name text, p_secret bytea, p_features text[], p_communities uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  INSERT INTO publishers (name, secret, features, communities) VALUES (p_name, p_secret, p_features, p_communities)
+  ON CONFLICT (name) DO UPDATE SET secret = excluded.secret, features = excluded.features, communities = excluded.communities,
+                                   enabled = true, updated_at = now()
+$$;
+
+GRANT EXECUTE ON FUNCTION register_publisher, take_usage, close_usage, sweep_outbox, due_retries TO core_app;
 
 RESET ROLE;
 
