@@ -25,6 +25,8 @@ _VERSION: Final = re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]")
 _REMEMBERED: Final = 100_000
 _STATUSES: Final = frozenset({"order_status", "payment_status", "refund_status"})
 _AMOUNTS: Final = frozenset({"order_amount", "payment_amount", "refund_amount"})
+_OPEN: Final = frozenset({"start_payment"})
+"""Customers' browsers call these: the payment session is the credential."""
 _CREATES: Final = frozenset({"create_order", "create_refund"})
 
 
@@ -42,6 +44,9 @@ def _guard(sim: Simulator, endpoint: str, call: Call) -> Handler:
             broken = await _before(request, fault)
             if broken is not None:
                 return broken
+        wait_s = sim.faults.over_limit_s(endpoint)
+        if wait_s > 0:
+            return _too_many(sim.faults.limits[endpoint], int(wait_s) + 1)
         try:
             status, payload = 200, await _answer(sim, endpoint, call, request, fault)
         except Rejected as rejection:
@@ -61,14 +66,8 @@ def _guard(sim: Simulator, endpoint: str, call: Call) -> Handler:
 async def _answer(
     sim: Simulator, endpoint: str, call: Call, request: web.Request, fault: Fault | None
 ) -> bytes:
-    wait_s = sim.faults.over_limit_s(endpoint)
-    if wait_s > 0:
-        raise web.HTTPTooManyRequests(
-            body=_RATE_BODY,
-            content_type="application/json",
-            headers={"x-ratelimit-retry": str(int(wait_s) + 1), **_rate_headers(sim.faults.limits[endpoint])},
-        )
-    _authenticate(sim, request)
+    if endpoint not in _OPEN:
+        _authenticate(sim, request)
     raw = await request.read()
     body: Json = None
     if request.method != "GET":
@@ -134,8 +133,14 @@ _RATE_BODY: Final = msgspec.json.encode(
 )
 
 
-def _rate_headers(limit: int) -> dict[str, str]:
-    return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": "0", "x-ratelimit-type": "app_id"}
+def _too_many(limit: int, retry_s: int) -> web.Response:
+    headers = {
+        "x-ratelimit-limit": str(limit),
+        "x-ratelimit-remaining": "0",
+        "x-ratelimit-retry": str(retry_s),
+        "x-ratelimit-type": "app_id",
+    }
+    return web.Response(status=429, body=_RATE_BODY, content_type="application/json", headers=headers)
 
 
 async def _before(request: web.Request, fault: Fault) -> web.Response | None:
@@ -147,8 +152,7 @@ async def _before(request: web.Request, fault: Fault) -> web.Response | None:
     if fault.kind in ("500", "502"):
         return _server_error(fault.kind)
     if fault.kind == "429":
-        headers = {"x-ratelimit-retry": str(max(1, round(fault.seconds))), **_rate_headers(200)}
-        return web.Response(status=429, body=_RATE_BODY, content_type="application/json", headers=headers)
+        return _too_many(200, max(1, round(fault.seconds)))
     if fault.kind == "429_reset":
         headers = {"X-RateLimit-Limit": "200", "X-RateLimit-Reset": str(int(time.time() + fault.seconds) + 1)}
         return web.Response(status=429, body=_RATE_BODY, content_type="application/json", headers=headers)

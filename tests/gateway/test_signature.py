@@ -18,14 +18,10 @@ NOW_MS = 1_746_427_759_733
 BODY = b'{"type":"T"}'
 
 
-def headers_for(
-    body: bytes = BODY, timestamp: str = str(NOW_MS), secret: bytes = SECRET, **more: str
-) -> CIMultiDict[str]:
-    found = CIMultiDict(
+def headers_for(body: bytes = BODY, timestamp: str = str(NOW_MS), secret: bytes = SECRET) -> CIMultiDict[str]:
+    return CIMultiDict(
         {"x-webhook-signature": sign(secret, timestamp, body).decode(), "x-webhook-timestamp": timestamp}
     )
-    found.update(more)
-    return found
 
 
 def test_every_known_answer_is_judged_right(reference: Path) -> None:
@@ -140,9 +136,8 @@ def test_a_header_sent_twice_is_refused_even_if_the_first_is_right() -> None:
 
 
 def test_what_identifies_a_delivery_is_passed_on() -> None:
-    headers = headers_for(
-        **{"x-webhook-version": "2025-01-01", "x-webhook-attempt": "2", "x-idempotency-key": "k"}
-    )
+    headers = headers_for()
+    headers.update({"x-webhook-version": "2025-01-01", "x-webhook-attempt": "2", "x-idempotency-key": "k"})
     verdict = verify(BODY, headers, [SECRET], NOW_MS)
     assert (verdict.version, verdict.attempt, verdict.delivery_key) == ("2025-01-01", "2", "k")
 
