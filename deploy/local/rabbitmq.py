@@ -140,7 +140,8 @@ class RabbitMQ:
             self._epmd.start()
             await self._epmd.wait_until(self._epmd_answers, deadline_s=10)
         server = str(self._server / "sbin" / "rabbitmq-server")
-        self._node = Process("RabbitMQ", [server], log=logs / "startup.log", env=env, cwd=self._directory)
+        self._startup_log.unlink(missing_ok=True)
+        self._node = Process("RabbitMQ", [server], log=self._startup_log, env=env, cwd=self._directory)
         self._node.start()
         await self._node.wait_until(self._is_ready, deadline_s=90)
         async with Management(self.management_url) as management:
@@ -183,6 +184,10 @@ class RabbitMQ:
         return next((self._root / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
 
     @property
+    def _startup_log(self) -> Path:
+        return self._directory / "log" / "startup.log"
+
+    @property
     def _runtime(self) -> Path:
         return next((self._root / "usr/lib/erlang").glob("erts-*")) / "bin"
 
@@ -190,8 +195,8 @@ class RabbitMQ:
         return answers(self._port["epmd"])
 
     async def _is_ready(self) -> bool:
-        wanted = ["stream", "management", *(["stream_tls"] if self._tls else [])]
-        return all(answers(self._port[name]) for name in wanted)
+        # Its listeners answer before its streams and bindings are recovered; only this line comes last.
+        return b"completed with" in self._startup_log.read_bytes()
 
     def _write_configuration(self) -> None:
         config = _CONFIG.format(host=HOST, directory=self._directory, vhost=VHOST, **self._port)
