@@ -33,6 +33,10 @@ class GstSplit:
         return self.taxable_paise + self.tax_paise
 
 
+NOTHING: Final = GstSplit(0)
+"""The split of no money at all."""
+
+
 def _check_rate(rate_bp: int) -> None:
     if rate_bp % 2 or not 0 <= rate_bp <= BASIS_POINTS:
         raise ValueError(f"a GST rate is even and within 0..{BASIS_POINTS} basis points, not {rate_bp}")

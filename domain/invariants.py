@@ -23,12 +23,14 @@ def violations(ledger: Ledger) -> list[str]:
 
 def _transactions(ledger: Ledger) -> list[str]:
     wrong: list[str] = []
-    last: dict[UUID, tuple[int, int]] = {wallet_id: (0, 0) for wallet_id in ledger.wallets}
+    last: dict[UUID, tuple[int, int]] = dict.fromkeys(ledger.wallets, (0, 0))
     seen: set[str] = set()
     for transaction in ledger.transactions:
-        for asset in Asset:
-            if sum(leg.amount for leg in transaction.legs if leg.account.asset is asset):
-                wrong.append(f"I1 {transaction.key}: {asset} does not sum to zero")
+        wrong += [
+            f"I1 {transaction.key}: {asset} does not sum to zero"
+            for asset in Asset
+            if sum(leg.amount for leg in transaction.legs if leg.account.asset is asset)
+        ]
         seq, balance = last[transaction.wallet_id]
         if transaction.seq != seq + 1:
             wrong.append(f"I4 {transaction.key}: seq {transaction.seq} follows {seq}")

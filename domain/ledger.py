@@ -27,40 +27,12 @@ from domain.commands import (
     quarantined,
     refused,
 )
-from domain.gst import GstSplit, refund_split
+from domain.gst import NOTHING, GstSplit, refund_split
 from domain.lots import Lot, Move, Place, burn_plan, in_burn_order, move, reverse
 from domain.money import Credits, Paise
 from domain.postings import Legs
 from domain.refunds import force_reversal, pay_debt
-
-
-@dataclass(slots=True)
-class Wallet:
-    """Balances of one wallet. Debt is apart from them: what the wallet owes in credits, and their money."""
-
-    id: UUID
-    available: Credits = 0
-    locked: Credits = 0
-    pending: Credits = 0
-    lifetime_purchased: Credits = 0
-    debt: Credits = 0
-    receivable_paise: Paise = 0
-    last_seq: int = 0
-    lot_ids: list[UUID] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Hold:
-    """Credits set aside, by lot, in the order in which they were taken."""
-
-    id: UUID
-    wallet_id: UUID
-    parts: tuple[tuple[UUID, Credits], ...]
-    open: bool = True
-
-    @property
-    def credits(self) -> Credits:
-        return sum(credits for _, credits in self.parts)
+from domain.wallets import Hold, Wallet
 
 
 @dataclass(slots=True)
@@ -211,7 +183,7 @@ class Ledger:
         return posted(self._post(wallet, command, command.credits - paid, legs, moves))
 
     def _grant(self, wallet: Wallet, command: Command) -> Outcome:
-        self._add_lot(wallet, self._new_lot(command, GstSplit(0), 0))
+        self._add_lot(wallet, self._new_lot(command, NOTHING, 0))
         return posted(self._post(wallet, command, command.credits, postings.grant(command.credits), []))
 
     def _spend(self, wallet: Wallet, command: Command) -> Outcome:
@@ -380,7 +352,7 @@ class Ledger:
         before = wallet.available
         wallet.available += effect
         wallet.last_seq += 1
-        assert wallet.available >= 0 and wallet.locked >= 0
+        assert min(wallet.available, wallet.locked) >= 0
         transaction = Transaction(
             id=command.id,
             wallet_id=wallet.id,

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from domain.gst import GstSplit
+from domain.gst import NOTHING, GstSplit
 from domain.money import Credits, Paise, div_floor
 
 
@@ -50,7 +50,7 @@ class Lot:
     expired: Credits = 0
     reversed: Credits = 0
     debt_paid: Credits = 0
-    invoice: GstSplit = GstSplit(0)
+    invoice: GstSplit = NOTHING
     """What was paid for it; nothing for a promotion."""
     refunded_paise: Paise = 0
     """How much of the paid total went back to the payer."""
@@ -145,7 +145,8 @@ def move(lot: Lot, amount: Credits, source: Place, target: Place) -> tuple[Lot, 
 
     Moving into `reversed` earns nothing: use `reverse`, which also takes the deferred revenue back.
     """
-    assert amount > 0 and target is not Place.REVERSED
+    assert amount > 0
+    assert target is not Place.REVERSED
     moved = _moved(lot, amount, source, target)
     earned = earned_paise(moved)
     return (

@@ -95,11 +95,13 @@ def format_rupees(amount_paise: Paise) -> str:
     return f"{sign}₹{group_digits(magnitude // 100)}.{magnitude % 100:02d}"
 
 
+# fmt: off
 _ONES: Final = (
-    "Zero One Two Three Four Five Six Seven Eight Nine Ten Eleven Twelve Thirteen Fourteen "
-    "Fifteen Sixteen Seventeen Eighteen Nineteen"
-).split()
-_TENS: Final = "Twenty Thirty Forty Fifty Sixty Seventy Eighty Ninety".split()
+    "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve",
+    "Thirteen", "Fourteen", "Fifteen", "Sixteen", "Seventeen", "Eighteen", "Nineteen",
+)
+_TENS: Final = ("Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety")
+# fmt: on
 
 
 def number_in_words(number: int) -> str:

@@ -35,7 +35,8 @@ def test_codes_are_unique_and_name_entity_metric_and_window() -> None:
 def test_points_add_up_to_a_hold_and_stop_at_a_hundred() -> None:
     burst = Velocity(6, 6, 6, 90_000, 90_000, 90_000)
     verdict = score(ALL_QUIET | {Entity.USER: burst, Entity.DEVICE: burst})
-    assert verdict.score == HOLD_AT and verdict.hold
+    assert verdict.score == HOLD_AT
+    assert verdict.hold
     flood = Velocity(10**6, 10**6, 10**6, 10**12, 10**12, 10**12)
     assert score(dict.fromkeys(Entity, flood)).score == 100
 

@@ -118,7 +118,7 @@ def test_the_financial_year_turns_at_midnight_in_india() -> None:
 
 def test_a_financial_year_needs_a_zone() -> None:
     with pytest.raises(ValueError, match="zone"):
-        financial_year(datetime(2027, 1, 1))
+        financial_year(datetime(2027, 1, 1, tzinfo=UTC).replace(tzinfo=None))
 
 
 def test_an_invoice_number_has_sixteen_characters() -> None:
@@ -130,5 +130,5 @@ def test_an_invoice_number_has_sixteen_characters() -> None:
     ("series", "counter"), [("CA", 1), ("caa", 1), ("CAAA", 1), ("CA\n", 1), ("CAA", 0), ("CAA", 10**9)]
 )
 def test_a_number_outside_its_format_is_refused(series: str, counter: int) -> None:
-    with pytest.raises(ValueError, match="series|counter"):
+    with pytest.raises(ValueError, match=r"series|counter"):
         invoice_number(series, 2026, counter)

@@ -36,7 +36,8 @@ def test_w15_a_reversal_restores_by_record_and_what_is_past_its_expiry_expires_a
     assert sum(m.recognised_paise for m in moves + undone) == 0
 
     promotion = restored[2]
-    assert not promotion.due(days(2)) and promotion.due(days(3))
+    assert not promotion.due(days(2))
+    assert promotion.due(days(3))
     expired, record = move(promotion, promotion.free, Place.FREE, Place.EXPIRED)
     assert (expired.spent, expired.expired, record.credits) == (0, 100, 100)
 

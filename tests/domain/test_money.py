@@ -34,7 +34,7 @@ from domain.money import (
         (40_000, 4_000_000),
         (Decimal("399.00"), 39_900),
         (Decimal("1E+3"), 100_000),
-        (Decimal("0"), 0),
+        (Decimal(0), 0),
     ],
 )
 def test_rupees_become_exact_paise(rupees: Decimal | int | str, paise: int) -> None:

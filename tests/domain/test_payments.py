@@ -73,7 +73,8 @@ def test_every_state_answers_every_event_and_only_verification_leads_to_credits(
     for state, event in product(State, Event):
         after = step(state, event)
         if after.action is Action.CREDIT:
-            assert state in (State.PAID, State.HELD) and event is Event.CLEARED
+            assert state in (State.PAID, State.HELD)
+            assert event is Event.CLEARED
         if after.action is Action.ALERT:
             assert after.state is state
         if after.state is State.PAID and state is not State.PAID:

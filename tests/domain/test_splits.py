@@ -60,7 +60,7 @@ def test_refund_slices_never_make_a_share_negative_and_a_full_refund_empties_all
     ("amount", "shares"), [(-1, {"a": 1}), (1, {}), (1, {"a": 0}), (1, {"a": 2, "b": -1})]
 )
 def test_a_split_of_nonsense_is_refused(amount: int, shares: dict[str, int]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="negative"):
         split(amount, shares)
 
 
