@@ -42,7 +42,12 @@ def main() -> None:
         settle_every_s=args.settle_every,
     )
     web.run_app(
-        make_app(config), host=args.host, port=args.port, access_log=None, loop=uvloop.new_event_loop()
+        make_app(config),
+        host=args.host,
+        port=args.port,
+        access_log=None,
+        shutdown_timeout=1.0,
+        loop=uvloop.new_event_loop(),
     )
 
 

@@ -73,7 +73,7 @@ class Rejected(Exception):
 class Book:
     """All orders of one merchant, in memory; the oldest beyond `keep` are forgotten."""
 
-    def __init__(self, clock: SimClock, *, seed: int, keep: int = 500_000) -> None:
+    def __init__(self, clock: SimClock, *, seed: int, keep: int = 100_000) -> None:
         self.clock = clock
         self.random = random.Random(seed)
         self.announce: Announce = lambda event, order, what, plan: None

@@ -77,7 +77,7 @@ class RefundPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def pay(book: Book, order: Order, wish: Pay) -> list[Attempt]:
     """Make the attempts that a wish describes, in order. Rejected (400) if the order has ended."""
-    if order.status in ("TERMINATED", "TERMINATION_REQUESTED"):
+    if order.status not in ("ACTIVE", "PAID"):
         raise Rejected(400, "order_inactive", f"order is {order.status}")
     if not 0 <= wish.attempts_before <= MAX_ATTEMPTS or not 1 <= wish.times <= MAX_ATTEMPTS:
         raise Rejected(400, "attempts_invalid", f"attempts : from 0 to {MAX_ATTEMPTS}")
