@@ -104,6 +104,10 @@ class RabbitMQ:
         account = f"{user}:{self._passwords[user]}"
         return f"{scheme}://{account}@{HOST}:{self._port[port]}/{quote(vhost, safe='')}"
 
+    def password(self, user: str) -> str:
+        """The user's password."""
+        return self._passwords[user]
+
     @property
     def management_url(self) -> str:
         """`http://` URL of the management API, as the node's superuser."""
