@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 
 class Fenced(Exception):  # noqa: N818 - the contract's word for it
     """Somebody else has claimed this partition since: drop what is in hand. Raised by a batch handler, never
@@ -76,8 +78,7 @@ class OffsetStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One message of a stream.
 
     `timestamp_ms` is when the broker stored it. `value` is None for a tombstone, which is not the empty

@@ -6,7 +6,6 @@ together. Layout: RabbitMQ Stream Protocol, "Deliver" and "SubEntryBatch"; all n
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import struct
 import zlib
@@ -28,8 +27,14 @@ class CorruptChunk(Exception):  # noqa: N818 - what it is
     """A chunk whose bytes are not what its checksum says, or that makes no sense."""
 
 
-class UnsupportedCompression(Exception):  # noqa: N818 - what it is
-    """A publisher compressed a sub-batch with something other than gzip, which this client cannot read."""
+class Unreadable(bytes):
+    """A message inside a sub-batch that cannot be unpacked, for the reason `why`.
+
+    Its publisher is at fault, so it must not stop the partition: the first message of the sub-batch stands
+    for its packed bytes, the others are empty, and the offsets stay as the broker counts them.
+    """
+
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -55,7 +60,7 @@ class Chunk:
     def messages(self) -> list[bytes]:
         """The raw messages in order; message i has offset `first` + i.
 
-        Errors: CorruptChunk, UnsupportedCompression.
+        Errors: CorruptChunk.
         """
         frame = self.frame
         if zlib.crc32(memoryview(frame)[_BODY_AT:]) != self.crc:
@@ -71,7 +76,7 @@ class Chunk:
                 position += 4
                 add(frame[position : position + size])
                 position += size
-        except (struct.error, IndexError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        except (struct.error, IndexError) as error:
             raise CorruptChunk(f"entries of the chunk at offset {self.first}: {error}") from error
         if position != len(frame) or len(found) != self.end - self.first:
             raise CorruptChunk(f"length of the chunk at offset {self.first}")
@@ -81,26 +86,34 @@ class Chunk:
         head, records, _unpacked, length = _SUB_BATCH.unpack_from(self.frame, position)
         position += _SUB_BATCH.size
         packed = self.frame[position : position + length]
-        compression = (head >> 4) & 7
-        if compression == _GZIP:
-            unpacker = zlib.decompressobj(wbits=31)
-            packed = unpacker.decompress(packed, _MAX_UNPACKED_BYTES)
-            if unpacker.unconsumed_tail:
-                raise CorruptChunk(f"a sub-batch near offset {self.first} unpacks to more than 64 MiB")
-        elif compression != _PLAIN:
-            name = _COMPRESSIONS.get(compression, f"method {compression}")
-            raise UnsupportedCompression(
-                f"the sub-batch near offset {self.first} is compressed with {name}; publish with gzip or none"
-            )
-        at = 0
-        for _ in range(records):
-            (size,) = _SIZE.unpack_from(packed, at)
-            at += 4
-            if at + size > len(packed):
-                raise CorruptChunk(f"a sub-batch near offset {self.first} is cut short")
-            found.append(packed[at : at + size])
-            at += size
-        return position + length
+        try:
+            found.extend(_unpack((head >> 4) & 7, packed, records))
+        except (ValueError, struct.error, zlib.error) as error:
+            for number in range(records):
+                message = Unreadable(b"" if number else packed)
+                message.why = str(error)
+                found.append(message)
+        return int(position + length)
+
+
+def _unpack(compression: int, packed: bytes, records: int) -> list[bytes]:
+    if compression == _GZIP:
+        unpacker = zlib.decompressobj(wbits=31)
+        packed = unpacker.decompress(packed, _MAX_UNPACKED_BYTES)
+        if unpacker.unconsumed_tail:
+            raise ValueError("a sub-batch that unpacks to more than 64 MiB")
+    elif compression != _PLAIN:
+        name = _COMPRESSIONS.get(compression, f"method {compression}")
+        raise ValueError(f"a sub-batch compressed with {name}; publish with gzip or none")
+    found, at = [], 0
+    for _ in range(records):
+        (size,) = _SIZE.unpack_from(packed, at)
+        at += 4
+        if at + size > len(packed):
+            raise ValueError("a sub-batch that is cut short")
+        found.append(packed[at : at + size])
+        at += size
+    return found
 
 
 def parse_deliver(frame: bytes) -> tuple[int, Chunk]:

@@ -328,7 +328,6 @@ class Link:
             waiter = self._room_waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                break
 
     async def _reconnect(self) -> None:
         delay = _BACKOFF_S[0]

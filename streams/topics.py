@@ -102,7 +102,7 @@ class PartitionMismatch(Exception):  # noqa: N818 - what it is
 
 
 async def declare(
-    url: str,
+    url: str | Address,
     partitions: int,
     *,
     replicas: int = 1,
@@ -114,7 +114,8 @@ async def declare(
 
     Errors: PartitionMismatch, UnsupportedBroker, Refused, ConnectionError.
     """
-    wire = await Wire.connect(Address.parse(url, ca_file=ca_file), name="declare")
+    address = url if isinstance(url, Address) else Address.parse(url, ca_file=ca_file)
+    wire = await Wire.connect(address, name="declare")
     try:
         for topic in TOPICS.values() if topics is None else topics:
             streams = [partition_stream(topic.name, index) for index in range(partitions)]

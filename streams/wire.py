@@ -190,7 +190,8 @@ class Wire(Client):
             if task is not asyncio.current_task():
                 task.cancel()
         self._tasks.clear()
-        for waiter in (*self._waiters.values(), *self._raw_waiters.values()):
+        waiters: list[asyncio.Future[Any]] = [*self._waiters.values(), *self._raw_waiters.values()]
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(reason)
                 waiter.exception()

@@ -1,0 +1,172 @@
+"""`run_batches`: what the body of an agent awaits. Batches per partition, in order, several
+partitions at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP
+
+from streams import metrics
+from streams.batches import Batch, Fenced, Handler
+from streams.chunks import CorruptChunk
+from streams.transport.consumer import Consumer
+from streams.transport.partition import Partition
+from streams.transport.reader import Reader
+
+log = structlog.get_logger(__name__)
+
+STOP_DEADLINE_S = 5.0
+_BACKOFF_S = (0.05, 5.0)
+_LOOK_EVERY_S = 0.1
+
+
+async def run_batches(
+    app: faust.App,
+    stream: Any,
+    handler: Handler,
+    *,
+    max_records: int = 500,
+    max_bytes: int = 1_000_000,
+    concurrency: int = 4,
+) -> None:
+    """Read the Faust stream of an agent in batches, until the agent is stopped.
+
+    A batch is what waits when the last one of its partition is committed, so batches grow with the load, up
+    to `max_records` and `max_bytes` of messages. At most one batch of a partition and `concurrency` in all
+    are in hand. `handler(batch)` returns when the batch is committed. Raising `Fenced` drops it and queues
+    for the partition anew; any other exception is logged and the same batch is tried again, for ever, with
+    growing jittered pauses, and the partition waits. When the agent stops, batches in hand are finished
+    first, no longer than a deadline.
+
+    Errors: TypeError if the app does not use this transport; ValueError if another agent reads the topic too.
+    """
+    consumer = app.consumer
+    if not isinstance(consumer, Consumer):
+        raise TypeError("run_batches needs an app on rabbitmq-stream://")
+    topics = set(stream.channel.topics)
+    if topics & consumer.batched:
+        raise ValueError(f"two agents read {', '.join(sorted(topics & consumer.batched))}; one must")
+    consumer.batched |= topics
+    lanes = Lanes(
+        consumer.reader, handler, max_records=max_records, max_bytes=max_bytes, concurrency=concurrency
+    )
+    try:
+        async for event in stream.noack().events():
+            tp: TP = event.message.tp
+            consumer.signalled.discard(tp)
+            lanes.wake(consumer.reader.partitions[(tp.topic, tp.partition)])
+    finally:
+        consumer.batched -= topics
+        await lanes.stop(deadline_s=STOP_DEADLINE_S)
+
+
+class Lanes:
+    """Runs one handler over many partitions: fair between them, in order within each."""
+
+    def __init__(
+        self, reader: Reader, handler: Handler, *, max_records: int, max_bytes: int, concurrency: int
+    ) -> None:
+        self._reader = reader
+        self._handler = handler
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._concurrency = concurrency
+        self._ready: deque[Partition] = deque()
+        self._known: set[Partition] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def wake(self, partition: Partition) -> None:
+        """The partition has records waiting."""
+        if partition not in self._known and not self._stopping:
+            self._known.add(partition)
+            self._ready.append(partition)
+            self._pump()
+
+    async def stop(self, *, deadline_s: float) -> None:
+        """Start nothing more; finish what is in hand, no longer than the deadline."""
+        self._stopping = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=deadline_s)
+            for task in late:
+                task.cancel()
+
+    def _pump(self) -> None:
+        while self._ready and len(self._tasks) < self._concurrency and not self._stopping:
+            task = asyncio.ensure_future(self._run(self._ready.popleft()))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("lane_failed", exc_info=error)
+        self._pump()
+
+    async def _run(self, partition: Partition) -> None:
+        """One batch of one partition; then the next partition's turn."""
+        try:
+            batch = self._next(partition)
+            if batch is not None:
+                partition.idle.clear()
+                try:
+                    await self._commit(partition, batch)
+                finally:
+                    partition.idle.set()
+        finally:
+            if partition.open and partition.waiting and not self._stopping:
+                self._ready.append(partition)
+            else:
+                self._known.discard(partition)
+
+    def _next(self, partition: Partition) -> Batch | None:
+        try:
+            return partition.batch(self._max_records, self._max_bytes)
+        except CorruptChunk as error:
+            self._reader.corrupt(partition, error)
+            return None
+
+    async def _commit(self, partition: Partition, batch: Batch) -> None:
+        attempt, delay = 0, _BACKOFF_S[0]
+        while True:
+            try:
+                await self._handler(batch)
+            except Fenced:
+                self._reader.fence(partition, batch.epoch)
+                return
+            except Exception:
+                attempt += 1
+                metrics.BATCH_FAULTS.labels(batch.topic).inc()
+                log.warning(
+                    "batch_failed",
+                    topic=batch.topic,
+                    partition=batch.partition,
+                    from_offset=batch.from_offset,
+                    attempt=attempt,
+                    exc_info=True,
+                )
+                if not await self._pause(partition, batch, delay * random.uniform(0.5, 1.0)):
+                    return
+                delay = min(delay * 2, _BACKOFF_S[1])
+            else:
+                metrics.RECORDS.labels(batch.topic).inc(len(batch.records))
+                if partition.epoch == batch.epoch:
+                    self._reader.committed(partition, batch.to_offset)
+                return
+
+    async def _pause(self, partition: Partition, batch: Batch, seconds: float) -> bool:
+        """Wait before the next attempt; False if the batch is no longer ours to try."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not self._stopping and partition.holds(batch.epoch):
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                return True
+            await asyncio.sleep(min(left, _LOOK_EVERY_S))
+        return False
