@@ -28,6 +28,9 @@ class Kind(StrEnum):
 
 KINDS: Final = frozenset(kind.value for kind in Kind)
 
+MAX_CREDITS: Final = 1_000_000_000
+"""The most one command may ask for."""
+
 INCOMING: Final = frozenset({Kind.PURCHASE, Kind.GRANT})
 """Kinds that bring credits: never refused, only posted or parked."""
 
@@ -85,7 +88,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing asked of one wallet. `key` is already scoped to its principal; `credits` is positive.
+    """One thing asked of one wallet. `key` is already scoped to its principal; `credits` is 1 to 10^9.
 
     `kind` is text, since an unknown one must be answered. The id becomes the transaction's, and that of the
     lot (purchase, grant) or hold (hold) it makes. `hold_id` names the hold of capture, release and refund

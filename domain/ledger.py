@@ -15,6 +15,7 @@ from domain.commands import (
     CONFLICT,
     INCOMING,
     KINDS,
+    MAX_CREDITS,
     Command,
     Kind,
     Outcome,
@@ -91,7 +92,7 @@ class Ledger:
         """The checks before anything of the wallet is looked at, in order; None if they all pass."""
         if command.kind not in KINDS:
             return quarantined(Reason.UNKNOWN_KIND)
-        if command.credits <= 0 or command.refund_paise < 0:
+        if not 1 <= command.credits <= MAX_CREDITS or command.refund_paise < 0:
             return quarantined(Reason.BAD_AMOUNT)
         if command.key in self.keys:
             request_hash, outcome = self.keys[command.key]
@@ -161,7 +162,7 @@ class Ledger:
             or payment.credits_granted != command.credits
         ):
             return parked(Reason.UNVERIFIED_PAYMENT)
-        lot = self._new_lot(command, payment.invoice, payment.bonus)
+        lot = self._new_lot(command, payment.invoice, bonus=payment.bonus)
         legs = postings.capture(payment.invoice, command.credits)
         moves: list[Move] = []
         paid = min(wallet.debt, command.credits)
@@ -183,7 +184,7 @@ class Ledger:
         return posted(self._post(wallet, command, command.credits - paid, legs, moves))
 
     def _grant(self, wallet: Wallet, command: Command) -> Outcome:
-        self._add_lot(wallet, self._new_lot(command, NOTHING, 0))
+        self._add_lot(wallet, self._new_lot(command, NOTHING, bonus=command.credits))
         return posted(self._post(wallet, command, command.credits, postings.grant(command.credits), []))
 
     def _spend(self, wallet: Wallet, command: Command) -> Outcome:

@@ -44,7 +44,7 @@ class Lot:
     priority: int = 0
     promotional: bool = False
     bonus: Credits = 0
-    """How many of `granted` were the pack's bonus."""
+    """How many of `granted` were not paid for: the pack's bonus, or all of a promotion."""
     held: Credits = 0
     spent: Credits = 0
     expired: Credits = 0
