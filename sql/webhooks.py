@@ -8,7 +8,9 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal, cast
 from uuid import UUID
 
+from sql.batches import Bad, Emitted, Head, Progress, commit, emitted
 from sql.db import Database
+from sql.heads import head_arguments
 from sql.queries import load
 
 _Q: Final = load("webhooks")
@@ -104,3 +106,64 @@ class TakenWebhook:
 async def take_webhooks(db: Database, *, limit: int, stale_s: float) -> list[TakenWebhook]:
     """Webhooks to publish now: new ones, and those published `stale_s` ago that have no outcome yet."""
     return [TakenWebhook(*row.values()) for row in await db.rows(_Q["take_webhooks"], limit, stale_s)]
+
+
+async def get_refunds(db: Database, refund_ids: Sequence[str]) -> dict[str, UUID]:
+    """The payment of each of these refunds that is ours."""
+    return {r["refund_id"]: r["payment_id"] for r in await db.rows(_Q["get_refunds"], list(refund_ids))}
+
+
+Signal = Literal["success", "failed", "dropped", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookToClose:
+    """An inbox row as a stream named it: its order, what its status means, where what follows goes.
+
+    `order_id` is the row's own id where it has no order. `refund_partition` is None if the refund is not ours.
+    """
+
+    inbox_id: UUID
+    order_id: str
+    signal: Signal
+    payment_partition: int
+    refund_partition: int | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A batch of webhooks that is decided. `outcomes` is None if it was found committed already.
+
+    signalled | refund | noted | ignored close a row; exists: it was closed before; unknown_inbox | forged:
+    the event does not speak of a row of ours, and is quarantined.
+    """
+
+    outcomes: list[str] | None
+    emitted: Emitted
+
+
+async def commit_webhooks(
+    db: Database,
+    head: Head,
+    webhooks: Sequence[WebhookToClose],
+    *,
+    progress: Progress,
+    bad: Sequence[Bad] = (),
+) -> Closed:
+    """Close inbox rows and move the offset, in one transaction. Errors: Fenced, Unavailable."""
+    answer = await commit(
+        db,
+        _Q["commit_webhooks"],
+        head,
+        *head_arguments(head, progress, bad),
+        [w.inbox_id for w in webhooks],
+        [w.order_id for w in webhooks],
+        [w.signal for w in webhooks],
+        [w.payment_partition for w in webhooks],
+        [w.refund_partition for w in webhooks],
+        [w.offset for w in webhooks],
+    )
+    if isinstance(answer, Emitted):
+        return Closed(None, answer)
+    return Closed(answer["r_outcome"] or [], emitted(answer, head.topic, head.partition, head.group))

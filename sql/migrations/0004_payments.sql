@@ -140,15 +140,20 @@ CREATE TABLE fraud_rules (
   enabled boolean NOT NULL DEFAULT true
 );
 INSERT INTO fraud_rules (code, entity_kind, resolution, measure, threshold, points) VALUES
-  ('user_count_1m', 'user', '1m', 'count', 3, 40),
-  ('user_count_1h', 'user', '1h', 'count', 10, 40),
-  ('user_amount_24h', 'user', '24h', 'amount', 2000000, 40),
-  ('device_count_1m', 'device', '1m', 'count', 5, 40),
+  ('user_count_1m', 'user', '1m', 'count', 5, 30),
+  ('user_count_1h', 'user', '1h', 'count', 20, 30),
+  ('user_count_24h', 'user', '24h', 'count', 50, 20),
+  ('user_amount_1h', 'user', '1h', 'amount', 1000000, 30),
+  ('user_amount_24h', 'user', '24h', 'amount', 2500000, 30),
+  ('device_count_1m', 'device', '1m', 'count', 5, 30),
   ('device_count_1h', 'device', '1h', 'count', 20, 30),
+  ('device_amount_24h', 'device', '24h', 'amount', 2500000, 20),
   ('ip_count_1m', 'ip', '1m', 'count', 20, 20),
   ('ip_count_1h', 'ip', '1h', 'count', 200, 20),
+  ('ip_amount_1h', 'ip', '1h', 'amount', 10000000, 20),
   ('instrument_count_1m', 'instrument', '1m', 'count', 3, 40),
-  ('instrument_amount_24h', 'instrument', '24h', 'amount', 5000000, 40);
+  ('instrument_count_1h', 'instrument', '1h', 'count', 10, 40),
+  ('instrument_amount_24h', 'instrument', '24h', 'amount', 2500000, 30);   -- as domain/fraud.py has them
 
 CREATE TABLE fraud_events (
   id uuid PRIMARY KEY DEFAULT uuidv7(),

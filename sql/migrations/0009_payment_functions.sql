@@ -120,7 +120,201 @@ BEGIN
     SELECT c.id, c.event_type, c.order_id, c.cashfree_payment_id, c.refund_id, c.status, c.version, c.created_at FROM claimed c ORDER BY c.id;
 END $$;
 
-GRANT EXECUTE ON FUNCTION create_payment, order_created, fail_order, insert_webhooks, take_webhooks TO core_app;
+-- webhook.processing: close inbox rows and say what follows. The row decides, not the event that names it.
+-- Per event: its inbox row and order, the payment.processing partition of that order, what its status means (success | failed | dropped |
+-- other), and the refund.processing partition of its payment where the refund is known. Outcomes of a row, kept in it:
+--   signalled  a payment's status: a PaymentSignal follows          ignored  a type nobody has told us about, or a test
+--   refund     of a refund that we know: a RefundDue follows        noted    kept for reconciliation: disputes, settlements, ...
+CREATE FUNCTION commit_webhooks(
+  p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
+  p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb,
+  w_inbox uuid[], w_order text[], w_signal text[], w_payment_partition integer[], w_refund_partition integer[], w_offset bigint[],
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
+  OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  v_link bytea;
+  v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
+  v_n integer := coalesce(cardinality(w_inbox), 0);
+  v_bad integer;
+  c record;
+BEGIN
+  SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
+    FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
+  PERFORM FROM payment_webhooks w WHERE w.id = ANY (w_inbox) ORDER BY w.business_key FOR NO KEY UPDATE;
+
+  SELECT array_agg(CASE WHEN w.id IS NULL THEN 'unknown_inbox'
+                        WHEN coalesce(w.order_id, w.id::text) <> e.order_id THEN 'forged'
+                        WHEN w.closed_at IS NOT NULL OR e.nth > 1 THEN 'exists'
+                        WHEN w.kind = 'payment' AND w.order_id IS NOT NULL AND w.cashfree_payment_id IS NOT NULL THEN 'signalled'
+                        WHEN w.kind = 'refund' AND f.id IS NOT NULL AND e.refund_partition IS NOT NULL THEN 'refund'
+                        WHEN w.kind IN ('unknown', 'test') THEN 'ignored'
+                        ELSE 'noted' END ORDER BY e.ord)
+    INTO r_outcome
+    FROM (SELECT x.*, row_number() OVER (PARTITION BY x.inbox ORDER BY x.ord) AS nth
+            FROM unnest(w_inbox, w_order, w_refund_partition) WITH ORDINALITY AS x (inbox, order_id, refund_partition, ord)) e
+    LEFT JOIN payment_webhooks w ON w.id = e.inbox
+    LEFT JOIN refunds f ON f.refund_id = w.refund_id;
+
+  UPDATE payment_webhooks w SET closed_at = now(), outcome = e.outcome
+    FROM unnest(w_inbox, r_outcome) AS e (inbox, outcome)
+   WHERE w.id = e.inbox AND e.outcome IN ('signalled', 'refund', 'ignored', 'noted');
+
+  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
+    SELECT p_topic, p_partition, r_incarnation, e.source_offset, e.outcome,
+           convert_to(jsonb_build_object('inbox_id', e.inbox, 'order_id', e.order_id, 'signal', e.signal)::text, 'UTF8'), p_batch_id
+      FROM unnest(w_inbox, w_order, w_signal, w_offset, r_outcome) WITH ORDINALITY AS e (inbox, order_id, signal, source_offset, outcome, ord)
+     WHERE e.outcome IN ('unknown_inbox', 'forged') ORDER BY e.ord;
+  v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
+
+  SELECT count(*) FILTER (WHERE x = 'exists') + v_dropped AS existing, count(*) FILTER (WHERE x IN ('unknown_inbox', 'forged')) + v_bad AS quarantined
+    INTO c FROM unnest(r_outcome) x;
+  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '',
+    v_n + v_bad + v_dropped, (v_n + v_bad + v_dropped - c.existing - c.quarantined)::integer, 0, c.existing::integer, 0, 0, c.quarantined::integer, 0);
+
+  SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
+    INTO o_topic, o_partition, o_prev, o_events
+    FROM (SELECT array_agg(CASE e.outcome WHEN 'refund' THEN 'refund.processing' ELSE 'payment.processing' END ORDER BY e.ord) AS t,
+                 array_agg(CASE e.outcome WHEN 'refund' THEN e.refund_partition ELSE e.payment_partition END ORDER BY e.ord) AS p,
+                 array_agg(CASE e.outcome
+                   WHEN 'refund' THEN json_build_object('refund_id', f.id, 'payment_id', f.payment_id, 'occurred_at', w.occurred_at)
+                   ELSE json_build_object('order_id', w.order_id, 'inbox_id', w.id, 'kind', e.signal, 'occurred_at', w.occurred_at,
+                                          'cf_payment_id', w.cashfree_payment_id, 'payment_group', w.payment_group) END::text ORDER BY e.ord) AS e
+            FROM unnest(w_inbox, w_signal, w_payment_partition, w_refund_partition, r_outcome) WITH ORDINALITY
+                   AS e (inbox, signal, payment_partition, refund_partition, outcome, ord)
+            JOIN payment_webhooks w ON w.id = e.inbox
+            LEFT JOIN refunds f ON f.refund_id = w.refund_id
+           WHERE e.outcome IN ('signalled', 'refund')) x,
+         emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
+END $$;
+
+-- payment.processing: the gateway's word about attempts. Only SUCCESS is final; a success makes the payment's verification due, and
+-- nothing else, since a webhook is a hint. An order that we do not know is parked under its id until its row appears.
+-- Head as commit_batch: p_retry NULL for a stream's batch; else p_topic is 'retry/<topic>' and the one signal is the parked one.
+CREATE FUNCTION commit_signals(
+  p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
+  p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb, p_retry bigint, p_attempt integer,
+  s_order text[], s_inbox uuid[], s_kind text[], s_offset bigint[], p_failed_partition integer,
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[], OUT r_reason text[],
+  OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  v_topic text := CASE WHEN p_retry IS NULL THEN p_topic ELSE substr(p_topic, 7) END;
+  v_link bytea;
+  v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
+  v_n integer := coalesce(cardinality(s_order), 0);
+  v_bad integer;
+  v_known text[];
+  v_failed timestamptz[] := '{}';
+  v_credits bigint[] := '{}';
+  v_amounts bigint[] := '{}';
+  w payment_webhooks;
+  y payments;
+  c record;
+BEGIN
+  IF p_retry IS NULL THEN
+    SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
+      FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
+  ELSE
+    PERFORM FROM consumer_offsets o WHERE o.topic = v_topic AND o.partition = p_partition AND o.consumer_group = p_group
+       AND o.epoch = p_epoch FOR SHARE;
+    IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/%', p_topic, p_partition USING ERRCODE = 'LG001'; END IF;
+    PERFORM FROM retries r WHERE r.id = p_retry AND r.attempt = p_attempt AND r.state = 'due' FOR UPDATE;
+    IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
+  END IF;
+  PERFORM FROM payments z WHERE z.order_id = ANY (s_order) ORDER BY z.id FOR NO KEY UPDATE;
+  IF p_retry IS NOT NULL THEN
+    SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation FROM begin_chain(p_topic, p_partition, p_group) b;
+  END IF;
+
+  FOR i IN 1 .. v_n LOOP
+    r_outcome[i] := 'posted'; r_reason[i] := NULL;
+    SELECT * INTO w FROM payment_webhooks x WHERE x.id = s_inbox[i] AND x.order_id = s_order[i] AND x.kind = 'payment';
+    IF NOT FOUND OR w.cashfree_payment_id IS NULL THEN
+      r_outcome[i] := 'quarantined'; r_reason[i] := 'unknown_inbox';
+      CONTINUE;
+    END IF;
+    SELECT * INTO y FROM payments x WHERE x.order_id = s_order[i];
+    IF NOT FOUND OR p_retry IS NULL AND EXISTS (SELECT FROM retries r WHERE r.topic = v_topic AND r.key = s_order[i] AND r.state = 'due') THEN
+      r_outcome[i] := 'parked'; r_reason[i] := CASE WHEN y.id IS NULL THEN 'unknown_order' ELSE 'behind_parked' END;
+      IF p_retry IS NULL THEN
+        INSERT INTO retries (topic, partition, incarnation, source_offset, key, payload, next_at, reason)
+          VALUES (v_topic, p_partition, r_incarnation, s_offset[i], s_order[i],
+                  jsonb_build_object('order_id', s_order[i], 'inbox_id', s_inbox[i], 'kind', s_kind[i]), now() + interval '250 milliseconds', r_reason[i]);
+      END IF;
+      CONTINUE;
+    END IF;
+
+    INSERT INTO payment_attempts AS a (order_id, cashfree_payment_id, payment_id, status, payment_group, amount, seen, occurred_at)
+      VALUES (s_order[i], w.cashfree_payment_id, y.id, coalesce(w.status, s_kind[i]), w.payment_group, w.amount,
+              ARRAY[coalesce(w.status, s_kind[i])], w.occurred_at)
+    ON CONFLICT (order_id, cashfree_payment_id) DO UPDATE
+      SET status = CASE WHEN attempt_moves(a.status, a.occurred_at, excluded.status, excluded.occurred_at) THEN excluded.status ELSE a.status END,
+          occurred_at = CASE WHEN attempt_moves(a.status, a.occurred_at, excluded.status, excluded.occurred_at) THEN excluded.occurred_at ELSE a.occurred_at END,
+          payment_group = coalesce(a.payment_group, excluded.payment_group), amount = coalesce(a.amount, excluded.amount),
+          seen = CASE WHEN excluded.status = ANY (a.seen) THEN a.seen ELSE a.seen || excluded.status END, updated_at = now()
+    RETURNING old.seen INTO v_known;
+    IF coalesce(w.status, s_kind[i]) = ANY (v_known) THEN r_outcome[i] := 'exists'; END IF;
+
+    IF s_kind[i] = 'success' THEN
+      UPDATE payments x SET webhook_verified = true, updated_at = now(),
+             cashfree_payment_id = CASE WHEN y.webhook_verified THEN y.cashfree_payment_id ELSE w.cashfree_payment_id END,
+             payment_group = CASE WHEN y.webhook_verified THEN y.payment_group ELSE w.payment_group END,
+             payment_method = CASE WHEN y.webhook_verified THEN y.payment_method ELSE w.payment_method END,
+             instrument = CASE WHEN y.webhook_verified THEN y.instrument ELSE w.instrument END
+       WHERE x.id = y.id;
+      IF y.verified_at IS NULL THEN
+        INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount) VALUES (y.id, y.order_id, 'webhook', now(), y.amount)
+        ON CONFLICT (payment_id) DO UPDATE
+          SET state = 'due', attempt = CASE v.state WHEN 'orphan' THEN 0 ELSE v.attempt END, next_at = least(v.next_at, now()), finished_at = NULL
+          WHERE v.state <> 'done';
+      END IF;
+    ELSIF s_kind[i] IN ('failed', 'dropped') AND y.status IN ('created', 'active') AND NOT y.webhook_verified THEN
+      UPDATE payments x SET status = 'failed', failed_at = coalesce(x.failed_at, w.occurred_at), failure = coalesce(w.status, s_kind[i]),
+                            updated_at = now() WHERE x.id = y.id;
+      IF y.failed_at IS NULL THEN
+        v_failed := v_failed || w.occurred_at; v_credits := v_credits || y.credits_granted; v_amounts := v_amounts || y.amount;
+      END IF;
+    END IF;
+  END LOOP;
+
+  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
+    SELECT v_topic, p_partition, r_incarnation, s_offset[g], r_reason[g],
+           convert_to(jsonb_build_object('order_id', s_order[g], 'inbox_id', s_inbox[g], 'kind', s_kind[g])::text, 'UTF8'), p_batch_id
+      FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
+  v_bad := coalesce(quarantine_records(v_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
+
+  IF p_retry IS NOT NULL THEN
+    UPDATE retries SET attempt = attempt + 1, reason = coalesce(r_reason[1], reason), next_at = now()
+             + least(interval '10 minutes', interval '250 milliseconds' * power(2, attempt)) * (0.75 + random() / 2),
+           state = CASE WHEN r_outcome[1] <> 'parked' THEN 'done' WHEN attempt >= 20 THEN 'dead' ELSE 'due' END,
+           finished_at = CASE WHEN r_outcome[1] <> 'parked' OR attempt >= 20 THEN now() END
+     WHERE id = p_retry;
+  END IF;
+
+  SELECT count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer + v_dropped AS existing,
+         count(*) FILTER (WHERE x = 'parked')::integer AS parked, count(*) FILTER (WHERE x = 'quarantined')::integer + v_bad AS quarantined
+    INTO c FROM unnest(r_outcome) x;
+  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, coalesce(p_from, 0), coalesce(p_to, 0),
+    v_link, '', v_n + v_bad + v_dropped, c.posted, 0, c.existing, 0, c.parked, c.quarantined, 0);
+  SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
+    INTO o_topic, o_partition, o_prev, o_events
+    FROM (SELECT array_agg('analytics.billing'::text) AS t, array_agg(p_failed_partition) AS p, array_agg(d.event) AS e
+            FROM (SELECT payment_delta('failed', date_trunc('minute', f.at), count(*), sum(f.credits)::bigint, sum(f.amount)::bigint) AS event
+                    FROM unnest(v_failed, v_credits, v_amounts) AS f (at, credits, amount) GROUP BY date_trunc('minute', f.at)) d) x,
+         emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
+END $$;
+
+-- Whether an attempt's status gives way to a newly heard one: never away from SUCCESS, always to it, never to a word nobody has told us
+-- about, else to what happened later.
+CREATE FUNCTION attempt_moves(p_status text, p_at timestamptz, p_next text, p_next_at timestamptz) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_status <> 'SUCCESS' AND (p_next = 'SUCCESS' OR p_next_at >= p_at
+    AND p_next IN ('FAILED', 'USER_DROPPED', 'PENDING', 'NOT_ATTEMPTED', 'FLAGGED', 'VOID', 'CANCELLED'))
+$$;
+
+GRANT EXECUTE ON FUNCTION create_payment, order_created, fail_order, insert_webhooks, take_webhooks, commit_webhooks,
+  commit_signals TO core_app;
 
 RESET ROLE;
 

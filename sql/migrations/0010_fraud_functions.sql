@@ -1,0 +1,311 @@
+-- migrate:up
+-- From the gateway's PAID to a credit: verification, the fan-in of velocity counts, one decision, and a person's review.
+-- Locks as in 0009: offset row, wallets by id, payments by id, named chain.
+SET LOCAL ROLE core_owner;
+
+-- Take payments that are due to be asked about, the oldest deadline first and of those the largest amount; nobody else takes them for
+-- p_lease_s. A lease that ends without an answer (its holder died) is simply taken again.
+CREATE FUNCTION lease_verifications(p_limit integer, p_lease_s double precision)
+RETURNS TABLE (payment_id uuid, order_id text, attempt integer, amount bigint, user_id uuid, wallet_id uuid, device_id text, ip text, instrument text)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  WITH due AS (
+    SELECT v.payment_id FROM verifications v WHERE v.state = 'due' AND v.next_at <= now() AND v.leased_until < now()
+     ORDER BY v.next_at, v.amount DESC LIMIT p_limit FOR UPDATE SKIP LOCKED
+  ), leased AS (
+    UPDATE verifications v SET leased_until = now() + make_interval(secs => p_lease_s)
+      FROM due d WHERE v.payment_id = d.payment_id RETURNING v.*
+  )
+  SELECT l.payment_id, l.order_id, l.attempt, l.amount, y.user_id, y.wallet_id, y.device_id, host(y.ip), y.instrument
+    FROM leased l JOIN payments y ON y.id = l.payment_id ORDER BY l.next_at, l.amount DESC
+$$;
+
+-- What the gateway answered about leased payments, on the chain verify/<shard>. p_results is an array of
+--   {"payment", "attempt", "answer": "order" | "not_found" | "unavailable", "status", "paid", "amount", "currency", "cf_order_id",
+--    "retry_s", "credit_partition", "entities": [[kind, entity, fraud.detection partition], ...]}
+-- Outcomes: verified   PAID, amount and currency equal ours: pending credits rise, each entity is asked for its counts
+--           mismatch   PAID, but something else than we sold: a case for a person, no credit
+--           unpaid     not PAID (yet): asked again by the schedule; orphan after it
+--           deferred   no answer: asked again, and it counts as no attempt
+--           exists     decided before, or by another holder of the lease: nothing changes
+CREATE FUNCTION record_verifications(p_batch_id uuid, p_shard integer, p_results jsonb, p_verified_partition integer, p_mismatch_partition integer,
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
+  OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  c_schedule CONSTANT interval[] := ARRAY['5 seconds', '15 seconds', '1 minute', '5 minutes', '1 hour', '1 day']::interval[];
+  v_ids uuid[] := ARRAY(SELECT (e ->> 'payment')::uuid FROM jsonb_array_elements(p_results) e);
+  v_n integer := cardinality(v_ids);
+  v_topics text[] := '{}';
+  v_partitions integer[] := '{}';
+  v_events text[] := '{}';
+  v_at timestamptz;
+  v_chain record;
+  v_counts record;
+  e jsonb;
+  y payments;
+  v verifications;
+BEGIN
+  PERFORM FROM wallets w WHERE w.id IN (SELECT z.wallet_id FROM payments z WHERE z.id = ANY (v_ids)) ORDER BY w.id FOR NO KEY UPDATE;
+  PERFORM FROM payments z WHERE z.id = ANY (v_ids) ORDER BY z.id FOR NO KEY UPDATE;
+  FOR i IN 1 .. v_n LOOP
+    e := p_results -> i - 1;
+    SELECT * INTO STRICT y FROM payments WHERE id = v_ids[i];
+    SELECT * INTO STRICT v FROM verifications WHERE payment_id = v_ids[i] FOR UPDATE;
+    IF y.verified_at IS NOT NULL OR v.state = 'done' THEN
+      r_outcome[i] := 'exists';
+    ELSIF e ->> 'answer' = 'order' AND (e ->> 'paid')::boolean AND (e ->> 'amount')::bigint = y.amount AND e ->> 'currency' = y.currency THEN
+      r_outcome[i] := 'verified';
+      UPDATE wallets SET pending_credits = pending_credits + y.credits_granted, updated_at = now() WHERE id = y.wallet_id;
+      UPDATE payments SET status = 'verified', verified_at = now(), cashfree_order_id = coalesce(cashfree_order_id, e ->> 'cf_order_id'),
+             credit_partition = (e ->> 'credit_partition')::integer, updated_at = now() WHERE id = y.id;
+      -- Velocity is of payments, not of our catching up: the time of the success, of the last hour at most.
+      SELECT greatest(least(coalesce(max(a.occurred_at), now()), now()), now() - interval '1 hour') INTO v_at
+        FROM payment_attempts a WHERE a.order_id = y.order_id AND a.status = 'SUCCESS';
+      INSERT INTO fraud_checks (payment_id, entity_kind, entity, amount, occurred_at)
+        SELECT y.id, x ->> 0, x ->> 1, y.amount, v_at FROM jsonb_array_elements(e -> 'entities') x;
+      SELECT v_topics || array_agg('fraud.detection'::text ORDER BY n), v_partitions || array_agg((x ->> 2)::integer ORDER BY n),
+             v_events || array_agg(json_build_object('payment_id', y.id, 'entity_kind', x ->> 0, 'entity', x ->> 1, 'amount_paise', y.amount,
+                                                     'occurred_at', v_at)::text ORDER BY n)
+        INTO v_topics, v_partitions, v_events FROM jsonb_array_elements(e -> 'entities') WITH ORDINALITY AS t (x, n);
+    ELSIF e ->> 'answer' = 'order' AND (e ->> 'paid')::boolean THEN
+      r_outcome[i] := 'mismatch';
+      UPDATE payments SET status = 'mismatch', updated_at = now() WHERE id = y.id;
+      INSERT INTO reconciliation_cases (kind, subject, expected, actual)
+        VALUES ('payment_mismatch', y.id::text, jsonb_build_object('order_id', y.order_id, 'amount_paise', y.amount, 'currency', y.currency),
+                jsonb_build_object('status', e ->> 'status', 'amount_paise', (e ->> 'amount')::bigint, 'currency', e ->> 'currency'))
+      ON CONFLICT (kind, subject) WHERE state = 'open' DO NOTHING;
+    ELSIF v.state <> 'due' OR v.attempt <> (e ->> 'attempt')::integer THEN
+      r_outcome[i] := 'exists';
+    ELSIF e ->> 'answer' = 'unavailable' THEN
+      r_outcome[i] := 'deferred';
+    ELSE
+      r_outcome[i] := CASE WHEN v.attempt >= cardinality(c_schedule) THEN 'orphan' ELSE 'unpaid' END;
+    END IF;
+
+    UPDATE verifications SET leased_until = '-infinity',
+        state = CASE r_outcome[i] WHEN 'verified' THEN 'done' WHEN 'mismatch' THEN 'done' WHEN 'orphan' THEN 'orphan' ELSE state END,
+        result = CASE r_outcome[i] WHEN 'deferred' THEN result WHEN 'exists' THEN result WHEN 'unpaid' THEN coalesce(e ->> 'status', e ->> 'answer')
+                                   ELSE r_outcome[i] END,
+        attempt = attempt + (r_outcome[i] IN ('unpaid', 'orphan'))::integer,
+        deferrals = CASE r_outcome[i] WHEN 'deferred' THEN deferrals + 1 ELSE 0 END,
+        next_at = CASE r_outcome[i]
+          WHEN 'unpaid' THEN now() + c_schedule[attempt + 1] * (0.9 + random() / 5)
+          WHEN 'deferred' THEN now() + make_interval(secs => greatest(coalesce((e ->> 'retry_s')::double precision, 0),
+                                                                      least(60, 0.5 * power(2, least(deferrals, 10)))) * (1 + random() / 2))
+          ELSE next_at END,
+        finished_at = CASE WHEN r_outcome[i] IN ('verified', 'mismatch', 'orphan') THEN now() ELSE finished_at END
+     WHERE payment_id = y.id AND r_outcome[i] <> 'exists';
+  END LOOP;
+
+  SELECT count(*) FILTER (WHERE x IN ('verified', 'mismatch'))::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer AS existing,
+         count(*) FILTER (WHERE x IN ('unpaid', 'orphan', 'deferred'))::integer AS parked INTO v_counts FROM unnest(r_outcome) x;
+  IF v_counts.posted = 0 THEN RETURN; END IF;
+  SELECT * INTO v_chain FROM begin_chain('verify', p_shard, 'core');
+  r_batch_no := v_chain.batch_no; r_incarnation := v_chain.incarnation;
+  SELECT v_topics || array_agg('analytics.billing'::text), v_partitions || array_agg(d.p), v_events || array_agg(d.event)
+    INTO v_topics, v_partitions, v_events
+    FROM (SELECT CASE o.outcome WHEN 'verified' THEN p_verified_partition ELSE p_mismatch_partition END AS p,
+                 payment_delta(o.outcome, now(), count(*), sum(z.credits_granted)::bigint, sum(z.amount)::bigint) AS event
+            FROM unnest(v_ids, r_outcome) AS o (id, outcome) JOIN payments z ON z.id = o.id
+           WHERE o.outcome IN ('verified', 'mismatch') GROUP BY o.outcome) d;
+  SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
+    INTO o_topic, o_partition, o_prev, o_events
+    FROM emit('verify', p_shard, 'core', r_incarnation, r_batch_no, v_topics, v_partitions, v_events) m;
+  PERFORM finish_batch(p_batch_id, 'verify', p_shard, 'core', r_batch_no, 0, r_incarnation, 0, 0, v_chain.link, '',
+    v_n, v_counts.posted, 0, v_counts.existing, 0, v_counts.parked, 0, 0);
+END $$;
+
+-- What fraud.detection, the timer and a person send on when a payment may be credited.
+CREATE FUNCTION credit_command(p_payment uuid, p_wallet uuid, p_credits bigint, p_at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT json_build_object('kind', 'purchase', 'payment_id', p_payment, 'wallet_id', p_wallet, 'credits', p_credits, 'occurred_at', p_at)::text
+$$;
+
+-- The one decision about each payment of p_ids: they are locked, verified and undecided. A rule fires above its threshold; its points and
+-- 20 for each entity that did not answer add up to at most 100, and 60 is a hold (domain/fraud.py is the specification). Returns what follows.
+CREATE FUNCTION decide_payments(p_ids uuid[], p_held_partition integer)
+RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
+  WITH asked AS MATERIALIZED (
+    SELECT c.payment_id, c.entity_kind, c.counts FROM fraud_checks c WHERE c.payment_id = ANY (p_ids)
+  ), points AS (
+    SELECT c.payment_id, r.code, r.points FROM asked c
+      JOIN fraud_rules r ON r.enabled AND r.entity_kind = c.entity_kind
+       AND (c.counts -> r.resolution ->> CASE r.measure WHEN 'count' THEN 0 ELSE 1 END)::bigint > r.threshold
+    UNION ALL
+    SELECT c.payment_id, 'missing_' || c.entity_kind, 20 FROM asked c WHERE c.counts IS NULL
+  ), scored AS MATERIALIZED (
+    SELECT y.id, y.user_id, y.wallet_id, y.amount, y.credits_granted, y.verified_at, y.credit_partition,
+           least(100, coalesce(sum(x.points), 0))::integer AS score,
+           coalesce(array_agg(x.code ORDER BY x.code) FILTER (WHERE x.code IS NOT NULL), '{}') AS reasons
+      FROM payments y LEFT JOIN points x ON x.payment_id = y.id
+     WHERE y.id = ANY (p_ids) GROUP BY y.id
+  ), missed AS (
+    UPDATE fraud_checks c SET missed = true FROM asked x
+     WHERE x.counts IS NULL AND c.payment_id = x.payment_id AND c.entity_kind = x.entity_kind
+  ), told AS (
+    INSERT INTO fraud_events (payment_id, user_id, score, reasons, missing, verdict)
+      SELECT s.id, s.user_id, s.score, s.reasons,
+             ARRAY(SELECT c.entity_kind FROM asked c WHERE c.payment_id = s.id AND c.counts IS NULL ORDER BY c.entity_kind),
+             CASE WHEN s.score >= 60 THEN 'hold' ELSE 'allow' END FROM scored s ORDER BY s.id
+  ), decided AS (
+    UPDATE payments y SET fraud_score = s.score, fraud_decided_at = now(), updated_at = now(),
+                          status = CASE WHEN s.score >= 60 THEN 'held' ELSE y.status END
+      FROM scored s WHERE y.id = s.id
+  )
+  SELECT 'wallet.credit', s.credit_partition, credit_command(s.id, s.wallet_id, s.credits_granted, s.verified_at) FROM scored s WHERE s.score < 60
+  UNION ALL
+  SELECT 'analytics.billing', p_held_partition, payment_delta('held', now(), count(*), sum(s.credits_granted)::bigint, sum(s.amount)::bigint)
+    FROM scored s WHERE s.score >= 60 HAVING count(*) > 0
+$$;
+
+-- fraud.detection: counts of the entities, folded by the partition's owner; a payment whose last count arrives here is decided here.
+-- s_counts is NULL where the owner took the signal for one that is not to be folded (known already, or unknown). w_*: the window rows
+-- after the fold, with the (partition, offset) each was read at (NULL: there was none).
+-- Errors: LG006, the owner's picture is not what is stored: read again and fold again.
+CREATE FUNCTION commit_fraud(
+  p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
+  p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb,
+  s_payment uuid[], s_kind text[], s_entity text[], s_amount bigint[], s_occurred timestamptz[], s_offset bigint[], s_counts jsonb[],
+  w_kind text[], w_entity text[], w_buckets jsonb[], w_last_at timestamptz[], w_partition integer[], w_offset bigint[], p_held_partition integer,
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
+  OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  v_link bytea;
+  v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
+  v_n integer := coalesce(cardinality(s_payment), 0);
+  v_bad integer;
+  v_stale boolean;
+  v_complete uuid[];
+  c record;
+BEGIN
+  SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
+    FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
+  PERFORM FROM payments y WHERE y.id = ANY (s_payment) ORDER BY y.id FOR NO KEY UPDATE;
+
+  -- Under the payments' locks: which signals are news, and does the owner agree?
+  SELECT array_agg(CASE WHEN k.payment_id IS NULL THEN 'quarantined' WHEN k.counts IS NOT NULL OR e.nth > 1 THEN 'exists' ELSE 'posted' END ORDER BY e.ord),
+         bool_or((k.payment_id IS NOT NULL AND k.counts IS NULL AND e.nth = 1) <> (e.counts IS NOT NULL))
+    INTO r_outcome, v_stale
+    FROM (SELECT x.*, row_number() OVER (PARTITION BY x.payment, x.kind ORDER BY x.ord) AS nth
+            FROM unnest(s_payment, s_kind, s_entity, s_amount, s_occurred, s_counts) WITH ORDINALITY
+              AS x (payment, kind, entity, amount, occurred, counts, ord)) e
+    LEFT JOIN fraud_checks k ON k.payment_id = e.payment AND k.entity_kind = e.kind AND k.entity = e.entity AND k.amount = e.amount
+     AND k.occurred_at = e.occurred;
+  IF v_stale OR EXISTS (
+    SELECT FROM unnest(w_kind, w_entity, w_partition, w_offset) AS r (kind, entity, at_partition, at_offset)
+      LEFT JOIN fraud_windows f ON f.entity_kind = r.kind AND f.entity = r.entity
+     WHERE (f.as_of_partition, f.as_of_offset) IS DISTINCT FROM (r.at_partition, r.at_offset)) THEN
+    RAISE EXCEPTION 'windows of %/% are stale', p_topic, p_partition USING ERRCODE = 'LG006';
+  END IF;
+
+  INSERT INTO fraud_windows AS f (entity_kind, entity, buckets, last_at, as_of_partition, as_of_offset)
+    SELECT r.kind, r.entity, r.buckets, r.last_at, p_partition, p_last_offset
+      FROM unnest(w_kind, w_entity, w_buckets, w_last_at) AS r (kind, entity, buckets, last_at) ORDER BY r.kind, r.entity
+  ON CONFLICT (entity_kind, entity) DO UPDATE
+    SET buckets = excluded.buckets, last_at = excluded.last_at, as_of_partition = excluded.as_of_partition, as_of_offset = excluded.as_of_offset;
+  UPDATE fraud_checks k SET counts = e.counts, recorded_at = now()
+    FROM unnest(s_payment, s_kind, s_counts, r_outcome) AS e (payment, kind, counts, outcome)
+   WHERE k.payment_id = e.payment AND k.entity_kind = e.kind AND e.outcome = 'posted';
+
+  SELECT array_agg(y.id ORDER BY y.id) INTO v_complete FROM payments y
+   WHERE y.id = ANY (s_payment) AND y.status = 'verified' AND y.fraud_decided_at IS NULL
+     AND NOT EXISTS (SELECT FROM fraud_checks k WHERE k.payment_id = y.id AND k.counts IS NULL);
+
+  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
+    SELECT p_topic, p_partition, r_incarnation, s_offset[g], 'unknown_check',
+           convert_to(jsonb_build_object('payment_id', s_payment[g], 'entity_kind', s_kind[g], 'entity', s_entity[g], 'amount_paise', s_amount[g],
+                                         'occurred_at', s_occurred[g])::text, 'UTF8'), p_batch_id
+      FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
+  v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
+  SELECT count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer + v_dropped AS existing,
+         count(*) FILTER (WHERE x = 'quarantined')::integer + v_bad AS quarantined INTO c FROM unnest(r_outcome) x;
+  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '',
+    v_n + v_bad + v_dropped, c.posted, 0, c.existing, 0, 0, c.quarantined, 0);
+  IF v_complete IS NULL THEN RETURN; END IF;
+  SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
+    INTO o_topic, o_partition, o_prev, o_events
+    FROM (SELECT array_agg(d.t) AS t, array_agg(d.p) AS p, array_agg(d.event) AS e FROM decide_payments(v_complete, p_held_partition) d) x,
+         emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
+END $$;
+
+-- The timer: decide what has waited p_age_s for an entity, without it. Payments that somebody is just working on are left to them.
+CREATE FUNCTION decide_overdue(p_batch_id uuid, p_shard integer, p_limit integer, p_age_s double precision, p_held_partition integer,
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_decided integer,
+  OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  v_ids uuid[];
+  v_chain record;
+BEGIN
+  SELECT array_agg(x.id) INTO v_ids FROM (
+    SELECT y.id FROM payments y
+     WHERE y.id IN (SELECT k.payment_id FROM fraud_checks k WHERE k.counts IS NULL AND NOT k.missed
+                       AND k.requested_at < now() - make_interval(secs => p_age_s) ORDER BY k.requested_at LIMIT p_limit)
+     ORDER BY y.id FOR NO KEY UPDATE SKIP LOCKED) x;
+  -- A new snapshot: what was decided before we had the lock stays as it is.
+  SELECT array_agg(y.id ORDER BY y.id) INTO v_ids FROM payments y
+   WHERE y.id = ANY (v_ids) AND y.status = 'verified' AND y.fraud_decided_at IS NULL
+     AND EXISTS (SELECT FROM fraud_checks k WHERE k.payment_id = y.id AND k.counts IS NULL);
+  r_decided := coalesce(cardinality(v_ids), 0);
+  IF r_decided = 0 THEN RETURN; END IF;
+  SELECT * INTO v_chain FROM begin_chain('fraud', p_shard, 'core');
+  r_batch_no := v_chain.batch_no; r_incarnation := v_chain.incarnation;
+  SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
+    INTO o_topic, o_partition, o_prev, o_events
+    FROM (SELECT array_agg(d.t) AS t, array_agg(d.p) AS p, array_agg(d.event) AS e FROM decide_payments(v_ids, p_held_partition) d) x,
+         emit('fraud', p_shard, 'core', r_incarnation, r_batch_no, x.t, x.p, x.e) m;
+  PERFORM finish_batch(p_batch_id, 'fraud', p_shard, 'core', r_batch_no, 0, r_incarnation, 0, 0, v_chain.link, '',
+    r_decided, r_decided, 0, 0, 0, 0, 0, 0);
+END $$;
+
+-- A person's word about a held payment, on the chain api/<shard>: released, its credits follow; rejected, none ever will.
+-- Outcomes: released | rejected; exists (the same verdict before); conflict (another verdict before); not_held; unknown.
+CREATE FUNCTION review_payment(p_batch_id uuid, p_shard integer, p_payment uuid, p_verdict text, p_actor text, p_rejected_partition integer,
+  OUT r_outcome text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  y payments;
+  v_before text;
+  v_chain record;
+BEGIN
+  PERFORM FROM wallets w WHERE w.id = (SELECT z.wallet_id FROM payments z WHERE z.id = p_payment) FOR NO KEY UPDATE;
+  SELECT * INTO y FROM payments WHERE id = p_payment FOR NO KEY UPDATE;
+  IF NOT FOUND THEN r_outcome := 'unknown'; RETURN; END IF;
+  SELECT verdict INTO v_before FROM fraud_reviews WHERE payment_id = p_payment;
+  IF FOUND THEN r_outcome := CASE WHEN v_before = p_verdict THEN 'exists' ELSE 'conflict' END; RETURN; END IF;
+  IF y.status <> 'held' THEN r_outcome := 'not_held'; RETURN; END IF;
+
+  INSERT INTO fraud_reviews (payment_id, verdict, actor) VALUES (p_payment, p_verdict, p_actor);
+  INSERT INTO audit_logs (actor, action, object_kind, object_id) VALUES (p_actor, 'fraud.' || p_verdict, 'payment', p_payment::text);
+  UPDATE payments SET status = CASE p_verdict WHEN 'release' THEN 'verified' ELSE 'rejected' END, updated_at = now() WHERE id = p_payment;
+  SELECT * INTO v_chain FROM begin_chain('api', p_shard, 'core');
+  IF p_verdict = 'release' THEN
+    r_outcome := 'released';
+    PERFORM FROM emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, ARRAY['wallet.credit'], ARRAY[y.credit_partition],
+                      ARRAY[credit_command(y.id, y.wallet_id, y.credits_granted, y.verified_at)]);
+  ELSE
+    r_outcome := 'rejected';
+    UPDATE wallets SET pending_credits = pending_credits - least(pending_credits, y.credits_granted), updated_at = now() WHERE id = y.wallet_id;
+    PERFORM FROM emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, ARRAY['analytics.billing'], ARRAY[p_rejected_partition],
+                      ARRAY[payment_delta('rejected', now(), 1, y.credits_granted, y.amount)]);
+  END IF;
+  PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link, '',
+                       1, 1, 0, 0, 0, 0, 0, 0);
+END $$;
+
+-- Windows that no signal can reach any more. Returns how many went; an owner who still remembers one reads again (LG006).
+CREATE FUNCTION purge_fraud_windows(p_limit integer) RETURNS integer
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  WITH old AS (
+    SELECT f.entity_kind, f.entity FROM fraud_windows f WHERE f.last_at < now() - interval '3 days' LIMIT p_limit FOR UPDATE SKIP LOCKED
+  ), gone AS (
+    DELETE FROM fraud_windows f USING old o WHERE f.entity_kind = o.entity_kind AND f.entity = o.entity RETURNING 1)
+  SELECT count(*)::integer FROM gone
+$$;
+
+GRANT EXECUTE ON FUNCTION lease_verifications, record_verifications, commit_fraud, decide_overdue, review_payment, purge_fraud_windows TO core_app;
+
+RESET ROLE;
+
+-- migrate:down
+DO $$ BEGIN RAISE EXCEPTION 'this migration cannot be undone'; END $$;

@@ -1,0 +1,128 @@
+"""Verifications: payments leased to be asked about at the gateway, and what its answer does."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from sql.batches import Emitted, emitted
+from sql.db import Database
+from sql.queries import load
+
+_Q: Final = load("verifications")
+CHAIN: Final = "verify"
+GROUP: Final = "core"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A payment to ask about, and by what it will be judged. `attempt` counts answers that said not paid."""
+
+    payment_id: UUID
+    order_id: str
+    attempt: int
+    amount_paise: int
+    user_id: UUID
+    wallet_id: UUID
+    device_id: str | None
+    ip: str | None
+    instrument: str | None
+
+
+async def lease_verifications(db: Database, *, limit: int, lease_s: float) -> list[Lease]:
+    """Up to `limit` due payments, ours for `lease_s`. Errors: Unavailable."""
+    return [Lease(*row.values()) for row in await db.rows(_Q["lease_verifications"], limit, lease_s)]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One entity of a payment, and the fraud.detection partition that counts it."""
+
+    kind: str
+    entity: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the gateway said about one lease.
+
+    `answer`: order (with `status`, `paid`, amount and currency), not_found, or unavailable (it said nothing;
+    ask again not before `retry_s`). `credit_partition` is that of wallet.credit for the payment's wallet.
+    """
+
+    payment_id: UUID
+    attempt: int
+    answer: Literal["order", "not_found", "unavailable"]
+    credit_partition: int
+    asked: Sequence[Asked]
+    status: str | None = None
+    paid: bool = False
+    amount_paise: int | None = None
+    currency: str | None = None
+    cf_order_id: str | None = None
+    retry_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What each answer did: verified | mismatch | unpaid | orphan | deferred | exists; and what follows."""
+
+    outcomes: list[str]
+    emitted: Emitted | None
+
+
+async def record_verifications(
+    db: Database, answers: Sequence[Answer], *, shard: int, verified_partition: int, mismatch_partition: int
+) -> Recorded:
+    """Record answers on the chain verify/<shard>; send them again after an unknown outcome.
+
+    The partitions are those of analytics.billing for 'status=verified' and 'status=mismatch'.
+    Errors: Unavailable.
+    """
+    row = await db.row(
+        _Q["record_verifications"],
+        uuid7(),
+        shard,
+        json.dumps([_encode(answer) for answer in answers]),
+        verified_partition,
+        mismatch_partition,
+    )
+    assert row is not None
+    follows = None if row["r_batch_no"] is None else emitted(row, CHAIN, shard, GROUP)
+    return Recorded(row["r_outcome"] or [], follows)
+
+
+def _encode(answer: Answer) -> dict[str, Any]:
+    return {
+        "payment": str(answer.payment_id),
+        "attempt": answer.attempt,
+        "answer": answer.answer,
+        "status": answer.status,
+        "paid": answer.paid,
+        "amount": answer.amount_paise,
+        "currency": answer.currency,
+        "cf_order_id": answer.cf_order_id,
+        "retry_s": answer.retry_s,
+        "credit_partition": answer.credit_partition,
+        "entities": [[a.kind, a.entity, a.partition] for a in answer.asked],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Due verifications, the age of the oldest in seconds, and orphans that wait for a person."""
+
+    due: int
+    oldest_s: float
+    orphans: int
+
+
+async def get_backlog(db: Database) -> Backlog:
+    """How far the verifier pool is behind."""
+    row = await db.row(_Q["get_backlog"])
+    assert row is not None
+    return Backlog(*row.values())
