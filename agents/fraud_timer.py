@@ -1,0 +1,48 @@
+"""The timer of fraud.detection: a payment does not wait for ever for an entity whose partition stands still.
+
+In     verified payments of which an entity has not answered for 2 s
+Books  decide_overdue on the chain fraud/<shard>: the same one decision; what is missing counts against it
+Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing: payments held
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from agents.core import Core
+from sql import errors, fraud
+
+log = structlog.get_logger("agents.fraud_timer")
+
+POLL_S: Final = 0.5
+AGE_S: Final = 2.0
+LIMIT: Final = 500
+PURGE_EVERY: Final = 120
+PURGE_LIMIT: Final = 1000
+
+
+async def run(core: Core, *, shard: int) -> None:
+    """Until cancelled. One per worker; two never decide the same payment."""
+    rounds = 0
+    while True:
+        try:
+            while await once(core, shard=shard) == LIMIT:
+                pass
+            rounds += 1
+            if rounds % PURGE_EVERY == 0:
+                await fraud.purge_windows(core.db, limit=PURGE_LIMIT)
+        except errors.Unavailable as error:
+            log.warning("the fraud timer waits for the database", error=str(error))
+        await asyncio.sleep(POLL_S)
+
+
+async def once(core: Core, *, shard: int, age_s: float = AGE_S) -> int:
+    """Decide what is overdue now; returns how many payments. Errors: Unavailable."""
+    decided, emitted = await fraud.decide_overdue(
+        core.db, shard=shard, limit=LIMIT, age_s=age_s, held_partition=core.partition("status=held")
+    )
+    if emitted is not None:
+        log.warning("decided without all counts", payments=decided)
+        await core.publish(emitted)
+    return decided

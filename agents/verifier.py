@@ -1,0 +1,161 @@
+"""The verifier pool: asks the gateway about payments that a webhook called successful: only its own view counts.
+
+In     verifications that are due, by deadline, then amount; no stream, so a slow gateway blocks no partition
+Books  record_verifications on the chain verify/<shard>: PAID with our amount and currency, a mismatch, or ask again
+Out    fraud.detection: a FraudSignal per entity of a verified payment; analytics.billing: verified, mismatched
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+import structlog
+
+from agents.core import Core
+from gateway.entities import Order
+from gateway.errors import GatewayError, NotFound, NotSent
+from sql import errors, verifications
+from sql.verifications import Answer, Asked, Lease
+
+log = structlog.get_logger("agents.verifier")
+
+CONCURRENCY: Final = 32
+LEASE_S: Final = 60.0
+POLL_S: Final = 0.05
+TOGETHER: Final = 100
+"""Most answers that are recorded in one transaction."""
+MAX_ENTITY: Final = 256
+
+
+class Gateway(Protocol):
+    """What the pool needs of the gateway: its own view of an order."""
+
+    async def get_order(self, order_id: str) -> Order: ...
+
+
+class Verifier:
+    """One per worker. All draw on one token bucket (the client's), and no two ask about one payment at once."""
+
+    def __init__(self, core: Core, gateway: Gateway, *, shard: int, concurrency: int = CONCURRENCY) -> None:
+        self._core = core
+        self._gateway = gateway
+        self._shard = shard
+        self._concurrency = concurrency
+        self._answers: asyncio.Queue[Answer] = asyncio.Queue()
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled. What was leased and not recorded is leased again by somebody after `LEASE_S`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._lease(), name="verifier-lease")
+                group.create_task(self._record(), name="verifier-record")
+        finally:
+            for task in self._asking:
+                task.cancel()
+            await asyncio.gather(*self._asking, return_exceptions=True)
+
+    async def once(self, limit: int = TOGETHER) -> int:
+        """Lease, ask and record one round; returns how many. Errors: Unavailable."""
+        leases = await verifications.lease_verifications(self._core.db, limit=limit, lease_s=LEASE_S)
+        if leases:
+            await self.record(list(await asyncio.gather(*(self.ask(lease) for lease in leases))))
+        return len(leases)
+
+    async def _lease(self) -> None:
+        while True:
+            free = self._concurrency - len(self._asking)
+            leases: list[Lease] = []
+            if free > 0:
+                try:
+                    leases = await verifications.lease_verifications(
+                        self._core.db, limit=free, lease_s=LEASE_S
+                    )
+                except errors.Unavailable as error:
+                    log.warning("verification waits for the database", error=str(error))
+                    await asyncio.sleep(1.0)
+            for lease in leases:
+                task = asyncio.create_task(self._ask_and_queue(lease), name=f"verify-{lease.order_id}")
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+            if len(leases) < free or free <= 0:
+                await asyncio.sleep(POLL_S)
+
+    async def _ask_and_queue(self, lease: Lease) -> None:
+        self._answers.put_nowait(await self.ask(lease))
+
+    async def _record(self) -> None:
+        while True:
+            answers = [await self._answers.get()]
+            while len(answers) < TOGETHER and not self._answers.empty():
+                answers.append(self._answers.get_nowait())
+            while True:
+                try:
+                    await self.record(answers)
+                    break
+                except errors.Unavailable as error:
+                    log.warning("verification waits for the database", error=str(error))
+                    await asyncio.sleep(1.0)
+
+    async def ask(self, lease: Lease) -> Answer:
+        """The gateway's own word about an order. Never raises for what the gateway does."""
+        credit_partition = self._core.partition(str(lease.wallet_id))
+        asked = [
+            Asked(kind, entity, self._core.partition(f"{kind}:{entity}")) for kind, entity in entities(lease)
+        ]
+        try:
+            order = await self._gateway.get_order(lease.order_id)
+        except NotFound:
+            return Answer(lease.payment_id, lease.attempt, "not_found", credit_partition, asked)
+        except GatewayError as error:
+            retry_s = error.retry_after_s if isinstance(error, NotSent) else None
+            log.warning("the gateway gave no answer", order_id=lease.order_id, error=str(error))
+            return Answer(
+                lease.payment_id, lease.attempt, "unavailable", credit_partition, asked, retry_s=retry_s
+            )
+        return Answer(
+            lease.payment_id,
+            lease.attempt,
+            "order",
+            credit_partition,
+            asked,
+            status=order.status,
+            paid=order.paid,
+            amount_paise=order.amount_paise,
+            currency=order.currency,
+            cf_order_id=order.cf_order_id,
+        )
+
+    async def record(self, answers: list[Answer]) -> list[str]:
+        """Record answers and publish what follows; returns what each did. Errors: Unavailable."""
+        recorded = await verifications.record_verifications(
+            self._core.db,
+            answers,
+            shard=self._shard,
+            verified_partition=self._core.partition("status=verified"),
+            mismatch_partition=self._core.partition("status=mismatch"),
+        )
+        if recorded.emitted is not None:
+            await self._core.publish(recorded.emitted)
+        for answer, outcome in zip(answers, recorded.outcomes, strict=True):
+            if outcome in ("mismatch", "orphan"):
+                log.error(
+                    "a payment needs a person",
+                    payment_id=str(answer.payment_id),
+                    why=outcome,
+                    said=answer.status,
+                )
+        return recorded.outcomes
+
+
+def entities(lease: Lease) -> Iterator[tuple[str, str]]:
+    """By whom and what a payment is judged: (kind, entity) of each that is known."""
+    known = (
+        ("user", str(lease.user_id)),
+        ("device", lease.device_id),
+        ("ip", lease.ip),
+        ("instrument", lease.instrument),
+    )
+    for kind, entity in known:
+        if entity:
+            yield kind, entity[:MAX_ENTITY]
