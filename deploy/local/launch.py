@@ -25,7 +25,7 @@ def main(parent: int, signal_number: int, uid: int, gid: int, command: list[str]
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         raise SystemExit(1)
-    os.execvpe(command[0], command, os.environ)  # nosec B606
+    os.execvpe(command[0], command, os.environ)
 
 
 if __name__ == "__main__":
