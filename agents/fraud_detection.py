@@ -1,7 +1,7 @@
 """fraud.detection
 
 In     FraudSignal: a verified payment as one of its entities (user, device, ip, instrument) sees it
-Books  commit_fraud: the entity's windows, its counts for the payment; the last counts awaited bring the decision
+Books  commit_fraud: the entity's windows, its counts for the payment; the last ones bring the decision
 Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing: payments held
 """
 

@@ -1,7 +1,7 @@
 """payment.processing
 
 In     PaymentSignal: the gateway says something about an attempt to pay an order
-Books  commit_signals: the attempt's status, and for a success a due verification (then agents/verifier.py asks);
+Books  commit_signals: the attempt's status, and for a success a due verification (agents/verifier.py);
        news of an order that we do not know is parked under its id until the order's row appears
 Out    analytics.billing: payments that failed
 """

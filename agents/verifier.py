@@ -1,8 +1,8 @@
-"""The verifier pool: asks the gateway about payments that a webhook called successful: only its own view counts.
+"""The verifier pool: asks the gateway about payments that a webhook called successful: only that counts.
 
 In     verifications that are due, by deadline, then amount; no stream, so a slow gateway blocks no partition
-Books  record_verifications on the chain verify/<shard>: PAID with our amount and currency, a mismatch, or ask again
-Out    fraud.detection: a FraudSignal per entity of a verified payment; analytics.billing: verified, mismatched
+Books  record_verifications on the chain verify/<shard>: PAID with our amount and currency, or not
+Out    fraud.detection: a FraudSignal per entity of a verified payment; analytics.billing: verified, mismatch
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Gateway(Protocol):
 
 
 class Verifier:
-    """One per worker. All draw on one token bucket (the client's), and no two ask about one payment at once."""
+    """One per worker. All draw on one token bucket (the client's), and no two ask about one payment."""
 
     def __init__(self, core: Core, gateway: Gateway, *, shard: int, concurrency: int = CONCURRENCY) -> None:
         self._core = core

@@ -2,7 +2,7 @@
 
 In     Inbox: signed webhooks that lie in payment_webhooks, published by the relay until they are closed
 Books  commit_webhooks: the inbox row closed with its outcome; the row decides, the message only names it
-Out    payment.processing (PaymentSignal) for a payment's news, refund.processing (RefundDue) for a refund of ours
+Out    payment.processing (PaymentSignal) for a payment's news, refund.processing (RefundDue) for our refund
 """
 
 from collections.abc import Mapping

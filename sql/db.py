@@ -5,8 +5,8 @@ No session state: no SET, no LISTEN, no temporary tables, no prepared statements
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
 
 import asyncpg
@@ -30,33 +30,44 @@ class DatabaseSettings(BaseSettings):
 class Database:
     """A pool and three verbs. Passing faults come out as `Unavailable`; everything else as asyncpg raised it."""
 
-    def __init__(self, pool: "asyncpg.Pool[Row]", call_timeout_s: float) -> None:
-        self._pool = pool
-        self._call_timeout_s = call_timeout_s
+    def __init__(self, settings: DatabaseSettings | None = None) -> None:
+        self._settings = settings or DatabaseSettings()
+        self._opening = asyncio.Lock()
+        self._pool: asyncpg.Pool[Row] | None = None
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings | None = None, *, attempts: int = 8) -> Self:
-        """Open the pool, waiting for a database that is starting. Errors: Unavailable after `attempts`."""
-        settings = settings or DatabaseSettings()
+        """Open the pool now, waiting for a database that is starting. Errors: Unavailable after `attempts`."""
+        database = cls(settings)
         for attempt in range(attempts):
             try:
-                pool = await asyncpg.create_pool(
-                    settings.database_url,
-                    min_size=1,
-                    max_size=settings.database_pool_size,
-                    timeout=settings.database_connect_timeout_s,
-                    statement_cache_size=0,
-                    max_inactive_connection_lifetime=60.0,
-                )
-                return cls(pool, settings.database_call_timeout_s)
-            except Exception as error:
-                if not is_passing(error) or attempt == attempts - 1:
-                    raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
-                await asyncio.sleep(min(5.0, 0.2 * 2**attempt) * random.uniform(0.5, 1.5))  # noqa: S311
-        raise AssertionError("unreachable")
+                await database._open()
+                break
+            except Unavailable:
+                if attempt == attempts - 1:
+                    raise
+                await asyncio.sleep(min(5.0, 0.2 * 2**attempt) * random.uniform(0.5, 1.5))
+        return database
+
+    async def _open(self) -> "asyncpg.Pool[Row]":
+        """The pool, opened on first use. Errors: Unavailable."""
+        async with self._opening:
+            if self._pool is None:
+                with passing_faults():
+                    self._pool = await asyncpg.create_pool(
+                        self._settings.database_url,
+                        min_size=1,
+                        max_size=self._settings.database_pool_size,
+                        timeout=self._settings.database_connect_timeout_s,
+                        statement_cache_size=0,
+                        max_inactive_connection_lifetime=60.0,
+                    )
+        return self._pool
 
     async def close(self) -> None:
         """Close the pool; connections still busy after 5 s are dropped."""
+        if self._pool is None:
+            return
         try:
             await asyncio.wait_for(self._pool.close(), 5.0)
         except TimeoutError:
@@ -70,12 +81,9 @@ class Database:
 
     async def rows(self, query: str, *args: Any) -> list[Row]:
         """All rows of one statement. Errors: Unavailable."""
-        try:
-            return await self._pool.fetch(query, *args, timeout=self._call_timeout_s)
-        except Exception as error:
-            if is_passing(error):
-                raise Unavailable(str(error) or type(error).__name__) from error
-            raise
+        pool = self._pool or await self._open()
+        with passing_faults():
+            return await pool.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
 
     async def row(self, query: str, *args: Any) -> Row | None:
         """The first row, or None. Errors: Unavailable."""
@@ -93,12 +101,20 @@ class Database:
 
         Errors: Unavailable. The server ends the transaction after 20 s idle, so a frozen holder blocks nobody longer.
         """
-        try:
-            async with self._pool.acquire() as connection, connection.transaction():
+        pool = self._pool or await self._open()
+        with passing_faults():
+            async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '20s'")
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
                 yield
-        except Exception as error:
-            if is_passing(error):
-                raise Unavailable(str(error) or type(error).__name__) from error
-            raise
+
+
+@contextmanager
+def passing_faults() -> Iterator[None]:
+    """Passing faults of the block as `Unavailable`; anything else as it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_passing(error):
+            raise Unavailable(str(error) or type(error).__name__) from error
+        raise

@@ -1,0 +1,88 @@
+"""A worker: every agent as a Faust agent over its topic, and the loops beside them, in one process."""
+
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import faust
+import structlog
+
+from agents import (
+    analytics_billing,
+    fraud_detection,
+    fraud_timer,
+    payment_processing,
+    retries,
+    wallet_credit,
+    wallet_debit,
+    webhook_processing,
+)
+from agents.core import Core, PostgresOwnership
+from agents.relay import Relay
+from agents.verifier import Verifier
+from agents.writer import StreamWriter
+from gateway.client import open_client
+from gateway.settings import GatewaySettings
+from sql.db import Database
+from streams.app import make_app
+from streams.batches import Batch, Handler
+from streams.runner import run_batches
+from streams.settings import StreamSettings
+from tables.fraud import FraudWindows
+
+log = structlog.get_logger("agents.worker")
+
+CHAINS: Final = 64
+"""Named chains of each kind; workers spread over them by name."""
+
+
+def build(name: str, *, concurrency: int = 4) -> faust.App:
+    """The app of the worker called `name`, from the environment's settings."""
+    settings = StreamSettings()
+    db = Database()
+    writer = StreamWriter(settings.address, f"worker-{name}")
+    core = Core(db, writer, settings.consumer_group, settings.partitions)
+    windows = FraudWindows(db)
+    shard = zlib.crc32(name.encode()) % CHAINS
+
+    async def restore(topic: str, partition: int) -> None:
+        await core.marks.restore(topic, partition)
+        if topic == fraud_detection.TOPIC:
+            await windows.restore(partition)
+
+    ownership = PostgresOwnership(db, settings.consumer_group, [restore])
+    handlers: dict[str, Callable[[Batch], Awaitable[None]]] = {
+        webhook_processing.TOPIC: lambda batch: webhook_processing.handle(core, batch),
+        payment_processing.TOPIC: lambda batch: payment_processing.handle(core, batch),
+        fraud_detection.TOPIC: lambda batch: fraud_detection.handle(core, windows, batch),
+        wallet_credit.TOPIC: lambda batch: wallet_credit.handle(core, batch),
+        wallet_debit.TOPIC: lambda batch: wallet_debit.handle(core, batch),
+        analytics_billing.TOPIC: lambda batch: analytics_billing.handle(core, batch),
+    }
+    app = make_app(settings, ownership, topics=handlers)
+    for topic, handler in handlers.items():
+        _declare(app, topic, handler, concurrency)
+
+    relay = Relay(core)
+
+    async def verify() -> None:
+        async with open_client(GatewaySettings()) as gateway:
+            await Verifier(core, gateway, shard=shard).run()
+
+    for loop in (
+        relay.run,
+        relay.sweep,
+        verify,
+        lambda: retries.run(core, ownership),
+        lambda: payment_processing.run_retries(core, ownership),
+        lambda: fraud_timer.run(core, shard=shard),
+    ):
+        app.task(loop)
+    return app
+
+
+def _declare(app: faust.App, topic: str, handler: Handler, concurrency: int) -> None:
+    async def agent(stream: Any) -> None:
+        await run_batches(app, stream, handler, concurrency=concurrency)
+
+    app.agent(app.topic(topic), name=topic)(agent)
