@@ -1,8 +1,9 @@
 """`./dev run --docker`: the servers of compose.yaml instead of private ones, on free loopback ports."""
 
 import os
-import shutil
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from deploy.broker import USERS, VHOST
 from deploy.local.ports import HOST, Ports
@@ -20,10 +21,8 @@ _DATABASE_USERS = ("core_app", "core_migrator", "core_readonly")
 async def servers(*, fresh: bool, report: Callable[[str], None]) -> dict[str, str]:
     """Start the three servers in containers; our environment with their URLs.
 
-    Errors: ServerError when there is no docker engine, or a container does not become healthy.
+    Errors: ServerError when no docker engine runs, or a container does not become healthy.
     """
-    if shutil.which("docker") is None:
-        raise ServerError("--docker needs docker with its compose plugin, and there is none on this machine")
     directory = LOCAL / "docker"
     ports, secrets = Ports(directory / "ports.json"), Secrets(directory / "secrets.json")
     port = {name: ports.take(name) for name in ("postgres", "stream", "management", "valkey")}
@@ -68,5 +67,9 @@ def _urls(port: Mapping[str, int], passwords: Mapping[str, str]) -> dict[str, st
 
 
 async def _compose(*arguments: str) -> None:
-    command = ["docker", "compose", "--env-file", str(LOCAL / "docker" / "compose.env"), *arguments]
-    await run(command, cwd=CHECKOUT, deadline_s=900)
+    program = Path(sys.executable).with_name("docker-compose")
+    command = [str(program), "--env-file", str(LOCAL / "docker" / "compose.env"), *arguments]
+    try:
+        await run(command, cwd=CHECKOUT, deadline_s=900)
+    except ServerError as error:
+        raise ServerError(f"--docker needs a docker engine that runs: {error}") from error

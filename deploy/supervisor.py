@@ -59,6 +59,7 @@ class _System:
         self._began = time.monotonic()
         self._keeper = Keeper(self._say)
         self._stack: Stack | None = None
+        self._containers_run = False
 
     async def run(self) -> int:
         try:
@@ -69,7 +70,7 @@ class _System:
             await self._keeper.stop()
             if self._stack is not None:
                 await self._stack.stop()
-            if self._plan.docker:
+            if self._containers_run:
                 await docker.stop()
             self._say("stopped")
 
@@ -78,6 +79,7 @@ class _System:
         given: Mapping[str, str] = os.environ
         if self._plan.docker:
             given = await docker.servers(fresh=self._plan.fresh, report=self._say)
+            self._containers_run = True
         self._say("starting the servers")
         self._stack = stack = Stack(given=given, fresh=self._plan.fresh, report=self._say)
         await stack.start()

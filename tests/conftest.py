@@ -20,7 +20,7 @@ from deploy.broker import Management
 from deploy.local import rabbitmq
 from deploy.local.home import home
 from deploy.local.postgres import SUPERUSER, Postgres
-from deploy.local.private import private_pooler, private_valkey
+from deploy.local.private import private_pooler, private_valkey, session_name, sweep
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import LOCAL
 from deploy.migrations import fingerprint, migrate
@@ -58,7 +58,7 @@ class Servers:
 
     def __init__(self, owner: int) -> None:
         self._owned = owner == os.getpid()
-        self.directory = LOCAL / f"test-{owner}"
+        self.directory = LOCAL / session_name(owner)
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._postgres: Postgres | None = None
         self._rabbitmq: RabbitMQ | None = None
@@ -114,6 +114,7 @@ def _complete(work: Coroutine[object, object, T]) -> T:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Know the session's servers; the controller of an xdist run starts them before its workers."""
+    sweep()
     os.environ.setdefault(_OWNER, str(os.getpid()))
     servers = config.stash[_servers] = Servers(int(os.environ[_OWNER]))
     is_controller = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")

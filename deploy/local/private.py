@@ -3,10 +3,12 @@
 Durable, unlike the servers tests share. Data is deleted at the end.
 """
 
+import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from deploy.local import pgbouncer, rabbitmq
 from deploy.local.home import home
@@ -21,13 +23,31 @@ from deploy.migrations import migrate
 _ROLES = ("core_app", "core_migrator", "core_readonly")
 
 
+def session_name(owner: int) -> str:
+    """Name of the servers that the test session of process `owner` shares."""
+    return f"test-{owner}"
+
+
+def sweep() -> None:
+    """Delete what killed test sessions left behind."""
+    for directory in {LOCAL, home(LOCAL).path}:
+        for path in [*directory.glob("test-*"), *directory.glob("private-*")]:
+            owner = path.name.split("-")[1].partition(".")[0]
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _name() -> str:
+    return f"private-{os.getpid()}-{secrets.token_hex(4)}"
+
+
 @asynccontextmanager
 async def private_postgres(*, fast: bool = False, migrated: bool = True) -> AsyncIterator[Postgres]:
     """A running PostgreSQL with roles and, unless `migrated=False`, the newest schema in `commdesk`.
 
     `pg.kill9()`, then `await pg.start()`: the same data on the same port. `pg.url(role)` is its address.
     """
-    postgres = Postgres(home(LOCAL), name=f"private-{secrets.token_hex(4)}", fast=fast)
+    postgres = Postgres(home(LOCAL), name=_name(), fast=fast)
     try:
         await postgres.start()
         if migrated:
@@ -41,7 +61,7 @@ async def private_postgres(*, fast: bool = False, migrated: bool = True) -> Asyn
 @asynccontextmanager
 async def private_pooler(postgres: Postgres) -> AsyncIterator[PgBouncer]:
     """A running PgBouncer (transaction mode, TLS) before `postgres`; `pooler.url(role, database)`."""
-    place, name = home(LOCAL), f"private-{secrets.token_hex(4)}"
+    place, name = home(LOCAL), _name()
     root = await pgbouncer.fetch(place, print)
     pooler = PgBouncer(place, name, root, postgres, issue(LOCAL / name), users=_ROLES)
     try:
@@ -59,7 +79,7 @@ async def private_rabbitmq(*, tls: bool = False) -> AsyncIterator[RabbitMQ]:
 
     `node.kill9()`, then `await node.start()`: the same data on the same ports.
     """
-    directory = LOCAL / f"private-{secrets.token_hex(4)}"
+    directory = LOCAL / _name()
     root = await rabbitmq.fetch(LOCAL, print)
     node = RabbitMQ(directory, root, tls=issue(directory / "tls") if tls else None)
     try:
@@ -73,7 +93,7 @@ async def private_rabbitmq(*, tls: bool = False) -> AsyncIterator[RabbitMQ]:
 @asynccontextmanager
 async def private_valkey() -> AsyncIterator[Valkey]:
     """A running, empty Valkey; `valkey.url` is its address."""
-    valkey = Valkey(LOCAL / f"private-{secrets.token_hex(4)}")
+    valkey = Valkey(LOCAL / _name())
     try:
         await valkey.start()
         yield valkey
