@@ -11,7 +11,9 @@ from streams.app import run_worker
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m agents", description=__doc__)
-    parser.add_argument("--name", default="worker", help="tells this worker from the others in logs and chains")
+    parser.add_argument(
+        "--name", default="worker", help="tells this worker from the others in logs and chains"
+    )
     args = parser.parse_args()
     structlog.configure(
         processors=[

@@ -7,14 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agents.intake import Secrets, Watermarks
 from sql import errors, offsets
 from sql.batches import Emitted, Head
 from sql.db import Database
 from streams import messages
 from streams.batches import Batch, Claim, Fenced
 from streams.topics import partition_of
-
-from agents.intake import Secrets, Watermarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,9 @@ class Core:
 
     async def publish(self, emitted: Emitted) -> None:
         """Send what a committed batch emitted, in order."""
-        await self.writer.publish([slice_message(emitted, s.topic, s.partition, s.prev_batch_no, s.events) for s in emitted.slices])
+        await self.writer.publish(
+            [slice_message(emitted, s.topic, s.partition, s.prev_batch_no, s.events) for s in emitted.slices]
+        )
 
 
 def slice_message(emitted: Emitted, topic: str, partition: int, prev_batch_no: int, events: str) -> Outgoing:

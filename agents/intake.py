@@ -88,10 +88,14 @@ class Watermarks:
         intake.runs = _joined(intake.runs)
         return intake
 
-    async def _take_record(self, batch: Batch, record: Record, intake: Intake, secrets: "Secrets | None") -> None:
+    async def _take_record(
+        self, batch: Batch, record: Record, intake: Intake, secrets: "Secrets | None"
+    ) -> None:
         decoded = messages.decode(batch.topic, None if record.malformed else record.value)
         if isinstance(decoded, BadEvent):
-            reason = "malformed: not an AMQP 1.0 message" if record.malformed else f"malformed: {decoded.reason}"
+            reason = (
+                "malformed: not an AMQP 1.0 message" if record.malformed else f"malformed: {decoded.reason}"
+            )
             intake.bad.append(Bad(record.offset, reason, record.value or b""))
             return
         message = decoded.message
@@ -104,11 +108,19 @@ class Watermarks:
             case UsageBatch():
                 publisher = record.headers.get("publisher", "")
                 secret = await secrets.of(publisher) if secrets is not None else None
-                if secret is None or not messages.verify(record.value or b"", secret, record.headers.get("mac")):
-                    intake.bad.append(Bad(record.offset, "forged: no known publisher signed this", record.value or b""))
+                if secret is None or not messages.verify(
+                    record.value or b"", secret, record.headers.get("mac")
+                ):
+                    intake.bad.append(
+                        Bad(record.offset, "forged: no known publisher signed this", record.value or b"")
+                    )
                     return
-                intake.bad += [Bad(record.offset, f"malformed: {bad.reason}", bad.payload) for bad in decoded.bad]
-                intake.taken += [Taken(event, record.offset, accepted_at, publisher) for event in message.events]
+                intake.bad += [
+                    Bad(record.offset, f"malformed: {bad.reason}", bad.payload) for bad in decoded.bad
+                ]
+                intake.taken += [
+                    Taken(event, record.offset, accepted_at, publisher) for event in message.events
+                ]
                 if publisher != CORE:
                     intake.runs.append(SessionRun(publisher, message.session, message.seq, message.seq))
 
@@ -144,12 +156,22 @@ class Watermarks:
             )
             decoded = messages.decode(batch.topic, envelope)
             if isinstance(decoded, BadEvent):
-                raise MissingSlices(f"{batch.topic}/{batch.partition}: stored slice {row.batch_no}: {decoded.reason}")
+                raise MissingSlices(
+                    f"{batch.topic}/{batch.partition}: stored slice {row.batch_no}: {decoded.reason}"
+                )
             found.append(list(cast(Slice[Any], decoded.message).events))
             last = row.batch_no
         if last != up_to:
-            raise MissingSlices(f"{batch.topic}/{batch.partition} of {producer}: {last} to {up_to} are nowhere")
-        log.warning("repaired a gap", topic=batch.topic, partition=batch.partition, producer=producer.topic, up_to=up_to)
+            raise MissingSlices(
+                f"{batch.topic}/{batch.partition} of {producer}: {last} to {up_to} are nowhere"
+            )
+        log.warning(
+            "repaired a gap",
+            topic=batch.topic,
+            partition=batch.partition,
+            producer=producer.topic,
+            up_to=up_to,
+        )
         return found
 
 

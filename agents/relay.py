@@ -81,7 +81,13 @@ class Relay:
             by_partition[self._core.partition(event.key)].append(event)
         await self._core.writer.publish(
             [
-                Outgoing("webhook.processing", partition, part[0].key, messages.encode(messages.Inbox(v=1, events=part)), {})
+                Outgoing(
+                    "webhook.processing",
+                    partition,
+                    part[0].key,
+                    messages.encode(messages.Inbox(v=1, events=part)),
+                    {},
+                )
                 for partition, events in by_partition.items()
                 for part in _parts(events)
             ]
@@ -112,7 +118,9 @@ class Relay:
         outgoing = []
         for partition, events in by_partition.items():
             for part in _parts(events):
-                batch = messages.UsageBatch(v=1, session=self._session, seq=next(self._seq[partition]), events=part)
+                batch = messages.UsageBatch(
+                    v=1, session=self._session, seq=next(self._seq[partition]), events=part
+                )
                 value = messages.encode(batch)
                 headers = {"publisher": CORE, "mac": messages.sign(value, secret)}
                 outgoing.append(Outgoing("wallet.debit", partition, part[0].key, value, headers))

@@ -31,7 +31,9 @@ async def handle(core: Core, batch: Batch) -> None:
     commands: list[LedgerCommand] = []
     for taken in intake.taken:
         if taken.event.principal is not None and taken.publisher != CORE:
-            intake.bad.append(Bad(taken.offset, "forged: only the core speaks for others", _encode(taken.event)))
+            intake.bad.append(
+                Bad(taken.offset, "forged: only the core speaks for others", _encode(taken.event))
+            )
         else:
             commands.append(command(core, taken))
     async with fencing():
@@ -52,7 +54,11 @@ def command(core: Core, taken: Taken) -> LedgerCommand:
     event: UsageEvent = taken.event
     relayed = taken.publisher == CORE
     principal = event.principal if relayed else taken.publisher
-    occurred_at = event.occurred_at if relayed and event.occurred_at else clamp_occurred_at(event.occurred_at, taken.accepted_at)
+    occurred_at = (
+        event.occurred_at
+        if relayed and event.occurred_at
+        else clamp_occurred_at(event.occurred_at, taken.accepted_at)
+    )
     return LedgerCommand(
         id=uuid7(),
         wallet_id=UUID(event.wallet_id),

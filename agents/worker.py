@@ -45,12 +45,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     windows = FraudWindows(db)
     shard = zlib.crc32(name.encode()) % CHAINS
 
-    async def restore(topic: str, partition: int) -> None:
-        await core.marks.restore(topic, partition)
-        if topic == fraud_detection.TOPIC:
-            await windows.restore(partition)
-
-    ownership = PostgresOwnership(db, settings.consumer_group, [restore])
+    ownership = PostgresOwnership(db, settings.consumer_group, [core.marks.restore, windows.restore])
     handlers: dict[str, Callable[[Batch], Awaitable[None]]] = {
         webhook_processing.TOPIC: lambda batch: webhook_processing.handle(core, batch),
         payment_processing.TOPIC: lambda batch: payment_processing.handle(core, batch),

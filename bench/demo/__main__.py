@@ -37,9 +37,17 @@ async def main(seconds: float | None, json_file: Path | None, seed: int, account
     rates = Rates(payments=6 * factor, api_usage=120 * factor, direct_usage=240 * factor)
     readonly = os.environ.get("DATABASE_READONLY_URL", os.environ["DATABASE_URL"])
     async with (
-        await Database.connect(DatabaseSettings(database_url=os.environ["DATABASE_URL"], database_pool_size=2)) as app,
+        await Database.connect(
+            DatabaseSettings(database_url=os.environ["DATABASE_URL"], database_pool_size=2)
+        ) as app,
         await Database.connect(DatabaseSettings(database_url=readonly, database_pool_size=2)) as db,
-        Traffic(os.environ["WEB_URL"], f"{gateway.scheme}://{gateway.netloc}", os.environ["API_TOKEN"], rates, seed) as traffic,
+        Traffic(
+            os.environ["WEB_URL"],
+            f"{gateway.scheme}://{gateway.netloc}",
+            os.environ["API_TOKEN"],
+            rates,
+            seed,
+        ) as traffic,
     ):
         secret = os.urandom(32)
         await publishers.register(app, PUBLISHER, secret)
@@ -84,13 +92,21 @@ async def progress(
             table = Table("sent", "acknowledged", "twice", "orders", *outcomes, "left")
             left = "Ctrl-C ends" if until is None else f"{max(0, until - time.monotonic()):.0f} s"
             log = traffic.log
-            counts = (log.sent, log.acknowledged, log.duplicates_injected, len(log.orders), *outcomes.values())
+            counts = (
+                log.sent,
+                log.acknowledged,
+                log.duplicates_injected,
+                len(log.orders),
+                *outcomes.values(),
+            )
             table.add_row(*map(str, counts), left)
             if console.is_terminal:
                 live.update(table, refresh=True)
             elif time.monotonic() - last > 5:
                 last = time.monotonic()
-                console.print(f"sent {log.sent}, acknowledged {log.acknowledged}, posted {outcomes['posted']}, {left}")
+                console.print(
+                    f"sent {log.sent}, acknowledged {log.acknowledged}, posted {outcomes['posted']}, {left}"
+                )
             try:
                 await asyncio.wait_for(stopping.wait(), 1.0)
             except TimeoutError:
@@ -107,7 +123,9 @@ async def drained(db: Database, traffic: Traffic) -> None:
     while time.monotonic() < deadline and quiet < 4:
         await asyncio.sleep(0.5)
         now = await books.open_work(db) | await books.outcome_counts(db, traffic.log.began)
-        still = not any(now[name] for name in ("usage_unpublished", "webhooks_open", "fraud_checks_open", "retries_due"))
+        still = not any(
+            now[name] for name in ("usage_unpublished", "webhooks_open", "fraud_checks_open", "retries_due")
+        )
         quiet = quiet + 1 if still and now == before else 0
         before = now
 

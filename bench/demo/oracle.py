@@ -36,7 +36,11 @@ async def judge(db: Database, log: Log, paid: Iterable[str], wallets: list[UUID]
         expected = log.granted.get(wallet, 0) + bought[wallet] - used[wallet]
         if row["available_credits"] + row["locked_credits"] != expected:
             balance = row["available_credits"] + row["locked_credits"]
-            wrong = verdict.lost if balance > expected or row["other"] < expected + used[wallet] else verdict.double_posted
+            wrong = (
+                verdict.lost
+                if balance > expected or row["other"] < expected + used[wallet]
+                else verdict.double_posted
+            )
             wrong.append(f"wallet {wallet}: balance {balance}, by our own log {expected}")
     return verdict
 
@@ -71,14 +75,18 @@ async def _payments(db: Database, log: Log, paid: set[str], verdict: Verdict) ->
         order_id = row["order_id"]
         verdict.payments[row["status"]] += 1
         if row["purchases"] > 1 or (row["purchases"] and order_id not in paid):
-            verdict.double_posted.append(f"order {order_id}: credited {row['purchases']} times, paid: {order_id in paid}")
+            verdict.double_posted.append(
+                f"order {order_id}: credited {row['purchases']} times, paid: {order_id in paid}"
+            )
         if order_id in paid and not row["purchases"] and row["status"] not in SETTLED:
             verdict.lost.append(f"order {order_id}: paid, {row['status']}, no credit")
         if row["purchases"]:
             verdict.committed += 1
             bought[row["wallet_id"]] += row["credits_granted"]
             if row["posted_credits"] != row["credits_granted"]:
-                verdict.double_posted.append(f"order {order_id}: {row['posted_credits']} credits for {row['credits_granted']}")
+                verdict.double_posted.append(
+                    f"order {order_id}: {row['posted_credits']} credits for {row['credits_granted']}"
+                )
             if row["received_at"] is not None:
                 verdict.payment_ms.append(_ms(row["received_at"], row["committed_at"]))
     return bought

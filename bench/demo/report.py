@@ -25,7 +25,10 @@ def figures(
     return {
         "sent": log.sent,
         "acknowledged": log.acknowledged,
-        **{name: outcomes[name] for name in ("posted", "refused", "exists", "conflict", "parked", "quarantined")},
+        **{
+            name: outcomes[name]
+            for name in ("posted", "refused", "exists", "conflict", "parked", "quarantined")
+        },
         "unknown": log.unknown,
         "duplicates_injected": log.duplicates_injected,
         "lost": len(verdict.lost),
@@ -34,7 +37,10 @@ def figures(
         "invariants_violated": violated,
         "events_per_s": round(verdict.committed / seconds, 1),
         "latency_ms": {"p50": percentile(verdict.usage_ms, 0.5), "p99": percentile(verdict.usage_ms, 0.99)},
-        "payment_latency_ms": {"p50": percentile(verdict.payment_ms, 0.5), "p99": percentile(verdict.payment_ms, 0.99)},
+        "payment_latency_ms": {
+            "p50": percentile(verdict.payment_ms, 0.5),
+            "p99": percentile(verdict.payment_ms, 0.99),
+        },
         "payments": dict(verdict.payments),
         "errors": log.errors,
         "seconds": round(seconds, 1),
@@ -56,7 +62,10 @@ def show(report: dict[str, Any], verdict: Verdict) -> None:
 
 def passed(report: dict[str, Any]) -> bool:
     """Whether nothing was lost, doubled or out of balance, and something happened at all."""
-    return not (report["lost"] or report["double_posted"] or report["invariants_violated"]) and report["posted"] > 0
+    return (
+        not (report["lost"] or report["double_posted"] or report["invariants_violated"])
+        and report["posted"] > 0
+    )
 
 
 def write(report: dict[str, Any], path: Path) -> None:

@@ -47,7 +47,9 @@ class Traffic:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Traffic":
-        self._session = aiohttp.ClientSession(timeout=CALL_TIMEOUT, headers={"Authorization": f"Bearer {self._token}"})
+        self._session = aiohttp.ClientSession(
+            timeout=CALL_TIMEOUT, headers={"Authorization": f"Bearer {self._token}"}
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,7 +86,9 @@ class Traffic:
 
     async def run(self, publisher: Publisher) -> None:
         """Send until stopped."""
-        await self._simulate("/sim/webhooks", {"duplicate": DUPLICATES, "two_versions": 0.02, "reorder": 0.2, "stale": 0.01})
+        await self._simulate(
+            "/sim/webhooks", {"duplicate": DUPLICATES, "two_versions": 0.02, "reorder": 0.2, "stale": 0.01}
+        )
         doors = (
             self._paced(self._rates.payments, self._pay),
             self._paced(self._rates.api_usage / self._rates.api_batch, self._use_api),
@@ -125,7 +129,10 @@ class Traffic:
         outcome = self._random.choices(("success", "failed", "dropped"), weights=(88, 8, 4))[0]
         wish: dict[str, Any] = {"outcome": outcome, "instrument": f"customer{number}@upi"}
         if outcome == "success":
-            wish |= {"attempts_before": int(self._random.random() < 0.15), "late": self._random.random() < 0.05}
+            wish |= {
+                "attempts_before": int(self._random.random() < 0.15),
+                "late": self._random.random() < 0.05,
+            }
         await self._simulate(f"/sim/orders/{order['order_id']}/pay", wish)
 
     async def _use_api(self) -> None:
@@ -161,10 +168,16 @@ class Traffic:
                 self.log.acknowledge(event.id)
 
     def _event(self) -> dict[str, Any]:
-        number = min(int(self._random.paretovariate(0.6)) - 1, len(self._wallets) - 1)  # a few wallets get most of it
+        number = min(
+            int(self._random.paretovariate(0.6)) - 1, len(self._wallets) - 1
+        )  # a few wallets get most of it
         return {
             "id": f"e-{uuid4()}",
-            "wallet_id": str(self._wallets[number if self._random.random() < 0.5 else self._random.randrange(len(self._wallets))]),
+            "wallet_id": str(
+                self._wallets[
+                    number if self._random.random() < 0.5 else self._random.randrange(len(self._wallets))
+                ]
+            ),
             "feature": self._random.choice(FEATURES),
             "credits": self._random.randint(1, 12),
             "community_id": str(self._random.choice(self._communities)),
@@ -173,7 +186,9 @@ class Traffic:
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         assert self._session is not None
-        async with self._session.post(self._web + path, json=body, headers={"Idempotency-Key": str(uuid4())}) as answer:
+        async with self._session.post(
+            self._web + path, json=body, headers={"Idempotency-Key": str(uuid4())}
+        ) as answer:
             if answer.status >= 400:
                 self.log.error(f"{path.split('/')[2]} {answer.status}")
                 raise aiohttp.ClientResponseError(

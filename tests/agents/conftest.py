@@ -68,15 +68,24 @@ class World:
         """A wallet, with a granted lot if `credits`."""
         wallet = uuid4()
         await self.admin.execute(
-            "INSERT INTO wallets (id, owner_id, community_id, request_hash) VALUES ($1, $1, $2, '')", wallet, community
+            "INSERT INTO wallets (id, owner_id, community_id, request_hash) VALUES ($1, $1, $2, '')",
+            wallet,
+            community,
         )
         if credits:
             grant = GrantCommand(
-                id=str(wallet), wallet_id=str(wallet), credits=credits, priority=0, occurred_at=NOW, reason="test"
+                id=str(wallet),
+                wallet_id=str(wallet),
+                credits=credits,
+                priority=0,
+                occurred_at=NOW,
+                reason="test",
             )
             producer = messages.Producer("test", 0, str(wallet))
             value = messages.encode(
-                messages.Slice(v=1, producer=producer, incarnation=1, batch_no=1, prev_batch_no=0, events=[grant])
+                messages.Slice(
+                    v=1, producer=producer, incarnation=1, batch_no=1, prev_batch_no=0, events=[grant]
+                )
             )
             await wallet_credit.handle(self.core, await self.batch("wallet.credit", 0, [value]))
         return wallet
@@ -91,11 +100,11 @@ class World:
             " sum(parked) parked, sum(quarantined) quarantined FROM batches WHERE topic = $1",
             topic,
         )
-        return {key: int(value) for key, value in dict(row).items() if value}
+        assert row is not None
+        return {key: int(value) for key, value in row.items() if value}
 
     async def quarantined(self) -> list[str]:
         return [r["reason"] for r in await self.admin.fetch("SELECT reason FROM quarantine ORDER BY id")]
-
 
 
 def usage(wallet: UUID, id: str, credits: int = 10, **more: object) -> UsageEvent:

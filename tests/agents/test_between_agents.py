@@ -5,8 +5,10 @@ from uuid import uuid4
 import pytest
 
 from agents import analytics_billing, wallet_credit, wallet_debit
+from agents.core import Outgoing
 from streams import messages
 from streams.batches import Fenced
+from streams.events import CreditCommand, GrantCommand
 
 from .conftest import NOW, World, sign, signed, usage
 
@@ -22,7 +24,9 @@ async def test_a_debit_reaches_the_windows(world: World, service: tuple[str, byt
     name, secret = service
     wallet = await world.wallet(1000)
     events = [usage(wallet, f"e{i}", 7) for i in range(10)]
-    await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, [signed(events, name=name, secret=secret)]))
+    await wallet_debit.handle(
+        world.core, await world.batch("wallet.debit", 0, [signed(events, name=name, secret=secret)])
+    )
     assert await world.balance(wallet) == 930
     await analytics_billing.handle(
         world.core, await world.batch("analytics.billing", 0, world.kept.of("analytics.billing"))
@@ -55,7 +59,9 @@ async def test_what_happens_to_messages_between_agents_changes_no_window(
     assert found["credits_granted/1m"] == (1, 1000)
 
 
-async def test_a_usage_event_sent_again_exists_and_another_body_conflicts(world: World, service: tuple[str, bytes]) -> None:
+async def test_a_usage_event_sent_again_exists_and_another_body_conflicts(
+    world: World, service: tuple[str, bytes]
+) -> None:
     name, secret = service
     wallet = await world.wallet(100)
     session = str(uuid4())
@@ -68,7 +74,9 @@ async def test_a_usage_event_sent_again_exists_and_another_body_conflicts(world:
     await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, batches))
     assert await world.balance(wallet) == 90
     assert await world.outcomes("wallet.debit") == {"posted": 1, "existing": 1, "conflict": 1, "refused": 1}
-    covered = await world.admin.fetchval("SELECT covered_seq FROM publisher_watermarks WHERE session = $1", session)
+    covered = await world.admin.fetchval(
+        "SELECT covered_seq FROM publisher_watermarks WHERE session = $1", session
+    )
     assert covered == 4
 
 
@@ -85,7 +93,9 @@ async def test_a_refused_debit_stays_refused_after_a_top_up(world: World, servic
         incarnation=1,
         batch_no=1,
         prev_batch_no=0,
-        events=[wallet_credit.GrantCommand(id="g", wallet_id=str(wallet), credits=50, priority=0, occurred_at=NOW, reason="x")],
+        events=[
+            GrantCommand(id="g", wallet_id=str(wallet), credits=50, priority=0, occurred_at=NOW, reason="x")
+        ],
     )
     await wallet_credit.handle(world.core, await world.batch("wallet.credit", 0, [messages.encode(grant)]))
     await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, [message]))
@@ -95,9 +105,14 @@ async def test_a_refused_debit_stays_refused_after_a_top_up(world: World, servic
 
 async def test_a_forged_credit_without_a_verified_payment_posts_nothing(world: World) -> None:
     wallet = await world.wallet()
-    forged = wallet_credit.CreditCommand(payment_id=str(uuid4()), wallet_id=str(wallet), credits=12000, occurred_at=NOW)
+    forged = CreditCommand(payment_id=str(uuid4()), wallet_id=str(wallet), credits=12000, occurred_at=NOW)
     slice_ = messages.Slice(
-        v=1, producer=messages.Producer("forger", 0, "g"), incarnation=1, batch_no=1, prev_batch_no=0, events=[forged]
+        v=1,
+        producer=messages.Producer("forger", 0, "g"),
+        incarnation=1,
+        batch_no=1,
+        prev_batch_no=0,
+        events=[forged],
     )
     await wallet_credit.handle(world.core, await world.batch("wallet.credit", 0, [messages.encode(slice_)]))
     assert await world.balance(wallet) == 0
@@ -105,7 +120,9 @@ async def test_a_forged_credit_without_a_verified_payment_posts_nothing(world: W
     assert await world.admin.fetchval("SELECT reason FROM retries") == "unverified_payment"
 
 
-async def test_only_a_known_publisher_within_its_scope_may_charge(world: World, service: tuple[str, bytes]) -> None:
+async def test_only_a_known_publisher_within_its_scope_may_charge(
+    world: World, service: tuple[str, bytes]
+) -> None:
     name, secret = service
     community = uuid4()
     await world.admin.execute(
@@ -113,7 +130,7 @@ async def test_only_a_known_publisher_within_its_scope_may_charge(world: World, 
         secret, community,
     )  # fmt: skip
     mine, other = await world.wallet(100, community), await world.wallet(100)
-    records = [
+    records: list[Outgoing | bytes] = [
         signed([usage(mine, "ok")], name="narrow", secret=secret),
         signed([usage(other, "foreign wallet")], name="narrow", secret=secret),
         signed([usage(mine, "wrong secret")], name=name, secret=b"x" * 32),
@@ -135,7 +152,9 @@ BAD = {
     "huge": b'{"id":"a","wallet_id":"W","feature":"f","credits":99999999999999999999}',
     "float": b'{"id":"a","wallet_id":"W","feature":"f","credits":5.0}',
     "duplicate key": b'{"id":"a","wallet_id":"W","feature":"f","credits":5,"credits":6}',
-    "1 MB of metadata": b'{"id":"a","wallet_id":"W","feature":"f","credits":5,"metadata":{"x":"' + b"y" * 1_000_000 + b'"}}',
+    "1 MB of metadata": b'{"id":"a","wallet_id":"W","feature":"f","credits":5,"metadata":{"x":"'
+    + b"y" * 1_000_000
+    + b'"}}',
     "unknown wallet": b'{"id":"a","wallet_id":"00000000-0000-0000-0000-000000000000","feature":"f","credits":5}',
 }
 

@@ -97,7 +97,9 @@ class Fleet:
             admin = await self.admin()
             for _ in range(wallets):
                 wallet = uuid4()
-                await admin.execute("INSERT INTO wallets (id, owner_id, request_hash) VALUES ($1, $1, '')", wallet)
+                await admin.execute(
+                    "INSERT INTO wallets (id, owner_id, request_hash) VALUES ($1, $1, '')", wallet
+                )
                 self.wallets.append(wallet)
                 for lot in range(3):
                     key = f"test:{wallet}/{lot}"
@@ -140,7 +142,9 @@ class Fleet:
         """Usage debits in the books."""
         admin = await self.admin()
         try:
-            return int(await admin.fetchval("SELECT count(*) FROM wallet_transactions WHERE source = 'usage'"))
+            return int(
+                await admin.fetchval("SELECT count(*) FROM wallet_transactions WHERE source = 'usage'")
+            )
         finally:
             await admin.close()
 
@@ -166,7 +170,9 @@ class Fleet:
             assert load.sent[row["source_id"]] == (row["wallet_id"], row["amount_credits"])
             used[row["wallet_id"]] += row["amount_credits"]
         balances = await admin.fetch("SELECT id, available_credits FROM wallets")
-        assert {r["id"]: r["available_credits"] for r in balances} == {w: 3_000_000 - used[w] for w in self.wallets}
+        assert {r["id"]: r["available_credits"] for r in balances} == {
+            w: 3_000_000 - used[w] for w in self.wallets
+        }
         spent = await admin.fetch(
             "SELECT dimension, sum(count) AS n, sum(credits) AS credits FROM billing_windows"
             " WHERE metric = 'credits_spent' AND resolution = '1m' GROUP BY 1"
