@@ -20,8 +20,8 @@ from deploy import docker, provision
 from deploy.local.ports import HOST, Ports
 from deploy.local.process import ServerError
 from deploy.local.secrets_file import Secrets
-from deploy.local.stack import Stack
-from deploy.migrations import CHECKOUT, migrate
+from deploy.local.stack import LOCAL, Stack
+from deploy.migrations import migrate
 from deploy.services import Keeper, python
 
 _READY_DEADLINE_S = 60.0
@@ -39,6 +39,7 @@ class Plan:
     json: Path | None
     workers: int
     docker: bool
+    local: Path = LOCAL
 
 
 async def run(plan: Plan) -> int:
@@ -81,7 +82,7 @@ class _System:
             given = await docker.servers(fresh=self._plan.fresh, report=self._say)
             self._containers_run = True
         self._say("starting the servers")
-        self._stack = stack = Stack(given=given, fresh=self._plan.fresh, report=self._say)
+        self._stack = stack = Stack(self._plan.local, given=given, fresh=self._plan.fresh, report=self._say)
         await stack.start()
         environment = {**given, **_settings(stack), **stack.environ()}
         self._say("applying migrations, declaring topics")
@@ -107,7 +108,7 @@ class _System:
         )
         print(f"  metrics     {environment['WEB_URL']}/metrics")
         print(f"  Cashfree    {environment['CASHFREE_BASE_URL']}   (simulator)")
-        print(f"  logs        {logs.relative_to(CHECKOUT)}/", flush=True)
+        print(f"  logs        {os.path.relpath(logs)}/", flush=True)
         return environment
 
     async def _traffic(self, environment: Mapping[str, str]) -> int:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -14,10 +13,8 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.broker import Management
-from deploy.local.home import forget
 from deploy.local.process import ServerError
-from deploy.local.rabbitmq import fetch
-from deploy.local.stack import LOCAL, Stack
+from deploy.local.stack import Stack
 
 RUN = """
 import asyncio, sys
@@ -31,18 +28,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-async def local(tmp_path: Path) -> AsyncIterator[Path]:
-    """The ignored directory of another checkout: under a 0700 directory, with the packages already there."""
-    assert tmp_path.parent.stat().st_mode & 0o077 == 0
-    await fetch(LOCAL, print)
-    directory = tmp_path / ".local"
-    directory.mkdir()
-    (directory / "packages").symlink_to(LOCAL / "packages")
-    yield directory
-    forget(directory)
 
 
 async def put(stack: Stack) -> None:
