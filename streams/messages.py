@@ -157,6 +157,26 @@ def encode_slice(
     )
 
 
+def encode_usage(event: ev.UsageEvent) -> bytes:
+    """A usage event as compact JSON, checked against the contract. Errors: ValueError that says
+    what is wrong.
+    """
+    raw = _ENCODER.encode(event)
+    try:
+        reason = _fault(_USAGE_EVENT.decode(raw), len(raw))
+    except msgspec.MsgspecError as error:
+        reason = str(error)
+    if reason is not None:
+        raise ValueError(f"usage event {event.id!r:.140}: {reason}")
+    return raw
+
+
+def encode_usage_batch(session: str, seq: int, events: Iterable[bytes]) -> bytes:
+    """A usage batch of events that are encoded already."""
+    raw = [msgspec.Raw(event) for event in events]
+    return _ENCODER.encode({"type": "usage.batch", "v": 1, "session": session, "seq": seq, "events": raw})
+
+
 def decode(topic: str, value: bytes | None) -> Decoded | BadEvent:
     """Read one message of `topic` strictly.
 
@@ -175,15 +195,13 @@ def decode(topic: str, value: bytes | None) -> Decoded | BadEvent:
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
         return _salvage(value) if topic == "wallet.debit" else BadEvent(_reason(error), value)
     if isinstance(message, UsageBatch):
-        return _checked(message)
+        return _checked(message, value)
     return Decoded(message) if b"\\u0000" not in value else _without_nul(message, value)
 
 
-def _checked(batch: UsageBatch) -> Decoded | BadEvent:
-    for index, event in enumerate(batch.events):
-        reason = _fault(event)
-        if reason is not None:
-            return _salvage(_ENCODER.encode(batch), known=index)
+def _checked(batch: UsageBatch, value: bytes) -> Decoded | BadEvent:
+    if any(_fault(event) is not None for event in batch.events):
+        return _salvage(value)
     return Decoded(batch)
 
 
@@ -206,10 +224,8 @@ def _fault(event: ev.UsageEvent, size: int = 0) -> str | None:
     return None
 
 
-def _salvage(value: bytes, known: int | None = None) -> Decoded | BadEvent:
-    """Read a usage batch event by event. `known` says that the event at that index is at fault, so it is
-    worth it.
-    """
+def _salvage(value: bytes) -> Decoded | BadEvent:
+    """Read a usage batch event by event, to part the good from the bad."""
     try:
         raw = _RAW_USAGE.decode(value)
         _scan_object(value, deep=False)
