@@ -70,12 +70,12 @@ async def insert_webhooks(db: Database, webhooks: Sequence[NewWebhook]) -> list[
         [w.id for w in webhooks],
         [w.business_key for w in webhooks],
         [w.kind if w.fits else "unknown" for w in webhooks],
-        [w.event_type[:MAX_ID] for w in webhooks],
-        [w.order_id if w.fits else None for w in webhooks],
-        [w.cf_payment_id if w.fits else None for w in webhooks],
-        [w.refund_id if w.fits else None for w in webhooks],
-        [None if w.status is None else w.status[:MAX_STATUS] for w in webhooks],
-        [None if w.payment_group is None else w.payment_group[:MAX_STATUS] for w in webhooks],
+        [w.event_type[:MAX_ID] or "-" for w in webhooks],
+        [(w.order_id or None) if w.fits else None for w in webhooks],
+        [(w.cf_payment_id or None) if w.fits else None for w in webhooks],
+        [(w.refund_id or None) if w.fits else None for w in webhooks],
+        [(w.status or "")[:MAX_STATUS] or None for w in webhooks],
+        [(w.payment_group or "")[:MAX_STATUS] or None for w in webhooks],
         [None if w.payment_method is None else json.dumps(dict(w.payment_method)) for w in webhooks],
         [w.instrument for w in webhooks],
         [w.amount_paise for w in webhooks],
@@ -120,7 +120,7 @@ Signal = Literal["success", "failed", "dropped", "other"]
 class WebhookToClose:
     """An inbox row as a stream named it: its order, what its status means, where what follows goes.
 
-    `order_id` is the row's own id where it has no order. `refund_partition` is None if the refund is not ours.
+    `order_id` is the row's own id where it has no order. `refund_partition` is None for a refund not ours.
     """
 
     inbox_id: UUID

@@ -110,7 +110,7 @@ class _Window:
 
 @dataclass(slots=True)
 class Folded:
-    """A batch of signals folded, not yet committed: counts per signal (None: not folded), and rows."""
+    """A batch of signals folded, not yet committed: counts per signal (None: not folded)."""
 
     counts: list[str | None] = field(default_factory=list)
     windows: dict[Entity, _Window] = field(default_factory=dict)
