@@ -34,7 +34,7 @@ def problems(figures: Mapping[str, Any]) -> list[str]:
     if figures["duplicates_injected"] * 50 < figures["sent"]:
         found.append(f"only {figures['duplicates_injected']} of {figures['sent']} events were sent twice")
     latency = figures["latency_ms"]
-    if not 0 < latency.get("p50", 0) <= latency.get("p99", 0):
+    if not 0 < (latency.get("p50") or 0) <= (latency.get("p99") or 0):
         found.append(f"latency_ms is {latency}")
     return found
 

@@ -25,7 +25,7 @@ from deploy.migrations import migrate
 from deploy.services import Keeper, python
 
 _READY_DEADLINE_S = 60.0
-_REPORT_DEADLINE_S = 60.0
+_REPORT_DEADLINE_S = 120.0
 _INTERRUPTED = 130
 
 
@@ -47,16 +47,27 @@ async def run(plan: Plan) -> int:
 
     Errors: ServerError when something does not start; everything is stopped then, too.
     """
-    stopping = asyncio.Event()
+    signals = _Signals()
     for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stopping.set)
-    return await _System(plan, stopping).run()
+        asyncio.get_running_loop().add_signal_handler(signal_number, signals.receive)
+    return await _System(plan, signals).run()
+
+
+class _Signals:
+    """The first signal asks for an orderly end, the second for a quick one."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def receive(self) -> None:
+        (self.hurry if self.stop.is_set() else self.stop).set()
 
 
 class _System:
-    def __init__(self, plan: Plan, stopping: asyncio.Event) -> None:
+    def __init__(self, plan: Plan, signals: _Signals) -> None:
         self._plan = plan
-        self._stopping = stopping
+        self._signals = signals
         self._began = time.monotonic()
         self._keeper = Keeper(self._say)
         self._stack: Stack | None = None
@@ -123,18 +134,23 @@ class _System:
         arguments += [] if plan.json is None else ["--json", str(plan.json)]
         demo = python("demo", arguments, environment, Path(os.devnull).parent)
         demo.inherit_output = True
-        demo.stop_signal = signal.SIGINT
         demo.start()
         try:
-            while demo.running and not self._stopping.is_set():
+            while demo.running and not self._signals.stop.is_set():
                 await asyncio.sleep(0.1)
+            if demo.running:
+                self._say("ending the traffic and judging it; Ctrl-C again to leave at once")
+                demo.send(signal.SIGINT)
+                deadline = time.monotonic() + _REPORT_DEADLINE_S
+                while demo.running and not self._signals.hurry.is_set() and time.monotonic() < deadline:
+                    await asyncio.sleep(0.1)
         finally:
-            await demo.stop(deadline_s=_REPORT_DEADLINE_S)  # interrupted, it still reports what it saw
+            demo.kill9()
         return demo.exit_code if demo.exit_code is not None and demo.exit_code >= 0 else 1
 
     async def _stopped(self, seconds: float | None) -> None:
         try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            await asyncio.wait_for(self._signals.stop.wait(), seconds)
         except TimeoutError:
             self._say(f"{seconds:.0f} s are over")
 
@@ -157,7 +173,7 @@ class _System:
     async def _unless_stopped(self, work: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str] | None:
         """The work's result; None, with the work cancelled, if a signal came first."""
         task = asyncio.create_task(work)
-        stopped = asyncio.create_task(self._stopping.wait())
+        stopped = asyncio.create_task(self._signals.stop.wait())
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if task.done():

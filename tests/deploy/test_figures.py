@@ -40,6 +40,7 @@ def test_a_good_run_has_no_problems() -> None:
         ("duplicates_injected", 19),
         ("latency_ms", {"p50": 12.0}),
         ("latency_ms", {"p50": 0.0, "p99": 0.0}),
+        ("latency_ms", {"p50": None, "p99": None}),
     ],
 )
 def test_a_bad_figure_is_a_problem(name: str, value: object) -> None:
