@@ -186,10 +186,10 @@ BEGIN
   -- 1. A known key, or a payment already credited: what it meant the first time is what it means.
   SELECT 'posted' AS outcome, t.id, t.request_hash, t.balance_after AS balance INTO e FROM wallet_transactions t WHERE t.idempotency_key = p_key;
   IF NOT FOUND THEN
-    SELECT 'refused', NULL::uuid, r.request_hash, r.balance_credits INTO e FROM refusals r WHERE r.idempotency_key = p_key;
+    SELECT 'refused' AS outcome, NULL::uuid AS id, r.request_hash, r.balance_credits AS balance INTO e FROM refusals r WHERE r.idempotency_key = p_key;
   END IF;
   IF NOT FOUND AND p_kind = 'purchase' THEN
-    SELECT 'posted', t.id, p_hash, t.balance_after INTO e FROM wallet_transactions t
+    SELECT 'posted' AS outcome, t.id, p_hash AS request_hash, t.balance_after AS balance INTO e FROM wallet_transactions t
      WHERE t.source = p_source AND t.source_id = p_source_id AND t.transaction_type = 'purchase';
   END IF;
   IF FOUND THEN

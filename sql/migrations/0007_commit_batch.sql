@@ -38,22 +38,22 @@ DECLARE
   i integer;
 BEGIN
   -- 1. Fence, offset, watermarks.
-  IF p_epoch IS NOT NULL AND p_retry IS NULL THEN
+  IF p_retry IS NOT NULL THEN
+    PERFORM FROM consumer_offsets o WHERE o.topic = substr(p_topic, 7) AND o.partition = p_partition AND o.consumer_group = p_group
+       AND o.epoch = p_epoch FOR SHARE;
+    IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/%', p_topic, p_partition USING ERRCODE = 'LG001'; END IF;
+  ELSIF p_epoch IS NOT NULL THEN
     SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
       FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
   END IF;
 
-  -- 2. The wallets, in id order: two batches that share wallets cannot deadlock.
+  -- 2. The wallets, in id order: two batches that share wallets cannot deadlock. A named chain's row comes after them.
   PERFORM FROM wallets w WHERE w.id = ANY (c_wallet) ORDER BY w.id FOR NO KEY UPDATE;
-
+  IF p_retry IS NOT NULL THEN
+    SELECT * INTO v_retry FROM retries WHERE id = p_retry AND attempt = p_attempt AND state = 'due' FOR UPDATE;
+    IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
+  END IF;
   IF r_batch_no IS NULL THEN
-    IF p_retry IS NOT NULL THEN
-      PERFORM FROM consumer_offsets o WHERE o.topic = substr(p_topic, 7) AND o.partition = p_partition AND o.consumer_group = p_group
-         AND o.epoch = p_epoch FOR SHARE;
-      IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/%', p_topic, p_partition USING ERRCODE = 'LG001'; END IF;
-      SELECT * INTO v_retry FROM retries WHERE id = p_retry AND attempt = p_attempt AND state = 'due' FOR UPDATE;
-      IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
-    END IF;
     SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation FROM begin_chain(p_topic, p_partition, p_group) b;
   END IF;
 
@@ -71,14 +71,15 @@ BEGIN
                   AND sum(y.credits) FILTER (WHERE y.outcome IS NULL) OVER per_wallet <= y.available AS fast
         FROM (
           SELECT c.ord, c.wallet, c.credits, w.available_credits AS available,
-                 CASE WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR c.kind NOT IN
+                 CASE WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR (c.extra ->> 'refund_paise')::bigint < 0 OR c.kind NOT IN
                              ('purchase', 'grant', 'spend', 'hold', 'capture', 'release', 'refund', 'expire', 'chargeback') THEN 'quarantined'
                       WHEN c.publisher IS NOT NULL AND (s.name IS NULL OR NOT s.enabled OR c.feature <> ALL (s.features)
                              OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'quarantined'
                       WHEN t.id IS NOT NULL THEN CASE WHEN t.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
                       WHEN f.idempotency_key IS NOT NULL THEN CASE WHEN f.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
                  END AS outcome,
-                 CASE WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 THEN 'bad_amount'
+                 CASE WHEN c.kind NOT IN ('purchase', 'grant', 'spend', 'hold', 'capture', 'release', 'refund', 'expire', 'chargeback') THEN 'unknown_kind'
+                      WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR (c.extra ->> 'refund_paise')::bigint < 0 THEN 'bad_amount'
                       WHEN c.publisher IS NOT NULL AND s.name IS NULL THEN 'unknown_publisher'
                       WHEN c.publisher IS NOT NULL AND (NOT s.enabled OR c.feature <> ALL (s.features)
                              OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'outside_scope'
@@ -88,8 +89,8 @@ BEGIN
                  t.id AS tx, coalesce(t.balance_after, f.balance_credits) AS balance,
                  c.kind = 'spend' AND w.id IS NOT NULL AND w.debt_credits = 0 AND w.next_expiry_at > c.occurred
                    AND (v_waiting IS NULL OR c.wallet <> ALL (v_waiting)) AND count(*) OVER (PARTITION BY c.key) = 1 AS plain
-            FROM unnest(c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_feature, c_publisher)
-                   WITH ORDINALITY AS c (wallet, kind, credits, key, hash, occurred, feature, publisher, ord)
+            FROM unnest(c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_feature, c_publisher, c_extra)
+                   WITH ORDINALITY AS c (wallet, kind, credits, key, hash, occurred, feature, publisher, extra, ord)
             LEFT JOIN wallet_transactions t ON t.idempotency_key = c.key
             LEFT JOIN refusals f ON f.idempotency_key = c.key
             LEFT JOIN wallets w ON w.id = c.wallet

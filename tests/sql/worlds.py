@@ -1,0 +1,286 @@
+"""One random world, told twice: to the ledger in PostgreSQL and to its specification in memory."""
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from uuid_utils.compat import uuid7
+
+from domain.commands import INCOMING, KINDS, Command, Kind, Outcome, Payment, Status
+from domain.gst import split_inclusive
+from domain.ledger import Ledger
+from domain.packs import PACKS
+from sql import ledger, offsets
+from sql.batches import Head
+from sql.db import Database
+from sql.ledger import Committed, Decision, LedgerCommand, Retry
+from sql.offsets import Position
+
+Told = tuple[Command, Outcome, Decision]
+"""A command, what the specification answers, and what the database answered."""
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+GROUP = "commdesk"
+CREDIT, DEBIT = "wallet.credit", "wallet.debit"
+FEATURES = ("chat.message", "ai.summary", None)
+SPENDS = ["spend"] * 9
+OTHERS = [*sorted(KINDS), "hold", "purchase", "grant", "nonsense"]
+
+
+@dataclass
+class Stream:
+    """One partition we own, and where it stands."""
+
+    topic: str
+    position: Position
+    offset: int = 0
+
+    def head(self, records: int) -> Head:
+        """The next batch of so many records."""
+        begin, self.offset = self.offset, self.offset + records
+        return Head(self.topic, 0, GROUP, self.position.epoch, begin, self.offset, self.offset - 1, b"digest")
+
+
+@dataclass
+class World:
+    """Wallets, payments, commands of one seed; `admin` does what the web and the verifier would."""
+
+    db: Database
+    admin: "asyncpg.Connection[asyncpg.Record]"
+    rng: random.Random
+    model: Ledger = field(default_factory=Ledger)
+    user: UUID = field(default_factory=uuid7)
+    wallets: list[UUID] = field(default_factory=list)
+    unopened: list[UUID] = field(default_factory=list)
+    payments: dict[UUID, Payment] = field(default_factory=dict)
+    streams: dict[str, Stream] = field(default_factory=dict)
+    past: list[Command] = field(default_factory=list)
+    extras: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    count: int = 0
+
+    async def begin(self, wallets: int) -> None:
+        """Open wallets, name two that nobody has opened yet, claim both topics."""
+        await self.admin.execute(
+            "INSERT INTO users (id, external_id, state_code, request_hash) VALUES ($1, $2, '29', '')",
+            self.user,
+            str(self.user),
+        )
+        for _ in range(wallets):
+            await self.open_wallet(uuid7())
+        self.unopened = [uuid7(), uuid7()]
+        for topic in (CREDIT, DEBIT):
+            self.streams[topic] = Stream(topic, (await offsets.claim(self.db, topic, GROUP, "me", [0]))[0])
+
+    async def open_wallet(self, wallet_id: UUID) -> None:
+        self.model.open_wallet(wallet_id)
+        self.wallets.append(wallet_id)
+        await self.admin.execute(
+            "INSERT INTO wallets (id, owner_id, request_hash) VALUES ($1, $2, '')", wallet_id, self.user
+        )
+
+    # -- what is asked
+
+    async def payment(self, wallet_id: UUID) -> UUID:
+        """A payments row as the verifier left it: verified (its credits are pending), held, or neither."""
+        pack, verified, held = self.rng.choice(PACKS), self.rng.random() < 0.9, self.rng.random() < 0.1
+        split = split_inclusive(pack.price_paise, inter_state=self.rng.random() < 0.5)
+        payment = Payment(wallet_id, split, pack.base, pack.bonus, verified=verified, held=held)
+        id_ = uuid7()
+        await self.admin.execute(
+            """
+            INSERT INTO payments (id, user_id, wallet_id, order_id, amount, base_credits, bonus_credits,
+              credits_granted, taxable_amount, cgst_amount, sgst_amount, igst_amount, gst_amount,
+              place_of_supply, status, verified_at, idempotency_key, request_hash)
+            VALUES ($1, $2, $3, $14, $4, $5, $6, $7, $8, $9, $10, $11, $12, '29', $13::text,
+              CASE WHEN $13 IN ('verified', 'held') THEN now() END, $14, '')
+            """,
+            *(id_, self.user, wallet_id, pack.price_paise, pack.base, pack.bonus, pack.credits),
+            *(split.taxable_paise, split.cgst_paise, split.sgst_paise, split.igst_paise, split.tax_paise),
+            *(("held" if held else "verified") if verified else "active", f"web:{id_}"),
+        )
+        if verified and not held:
+            await self.admin.execute(
+                "UPDATE wallets SET pending_credits = pending_credits + $2 WHERE id = $1",
+                wallet_id,
+                pack.credits,
+            )
+            if wallet_id in self.model.wallets:
+                self.model.expect_credits(wallet_id, pack.credits)
+        self.payments[id_] = payment
+        return id_
+
+    async def command(self, topic: str) -> Command:
+        """One random command; often on things that exist, sometimes on ones that do not."""
+        rng = self.rng
+        if self.past and rng.random() < 0.08:
+            return self.repeat(rng.choice(self.past[-200:]))
+        self.count += 1
+        kind = rng.choice(["purchase", "grant"] if topic == CREDIT else rng.choice([SPENDS, OTHERS]))
+        wallet_id = rng.choice(self.wallets)
+        asked = rng.choice([1, 7, rng.randint(1, 300), rng.randint(1, 2_000), 5_000])
+        fields: dict[str, Any] = {"source": "test", "source_id": str(self.count)}
+        extra: dict[str, Any] = {}
+        if kind in INCOMING and rng.random() < 0.03 and self.unopened and kind == "grant":
+            wallet_id = rng.choice(self.unopened)
+        if kind not in INCOMING and rng.random() < 0.02:
+            wallet_id = uuid7()
+        if kind == "purchase":
+            payment_id = await self.payment(wallet_id)
+            if rng.random() < 0.1 and self.payments:
+                payment_id = rng.choice(list(self.payments))
+            payment = self.payments[payment_id]
+            fields |= {"payment": payment, "source": "payment", "source_id": str(payment_id)}
+            extra |= {
+                "payment_id": str(payment_id),
+                "invoice_partition": 0,
+                "notify_partition": 1,
+                "status_partition": 2,
+            }
+            asked = payment.credits_granted + rng.choice([0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+            if rng.random() < 0.03:  # forged: nobody ever paid
+                fields |= {"payment": None, "source_id": str(uuid7())}
+                extra["payment_id"] = fields["source_id"]
+        if kind in INCOMING:
+            expires_at = rng.choice([None, None, NOW + timedelta(hours=rng.randint(-12, 400))])
+            fields |= {
+                "expires_at": expires_at,
+                "priority": rng.choice([0, 0, 1, -3]),
+                "promotional": kind == "grant",
+            }
+            extra |= {"expires_at": expires_at and expires_at.isoformat(), "priority": fields["priority"]}
+        lots = self.model.lots
+        if lots and (kind in ("refund", "expire", "chargeback") or (kind == "hold" and rng.random() < 0.3)):
+            lot = lots[rng.choice(list(lots)[-40:])]
+            wallet_id = lot.wallet_id if rng.random() < 0.95 else wallet_id
+            total = lot.invoice.total_paise
+            fields |= {"lot_id": lot.id, "refund_paise": rng.choice([0, 1, 10_000, total // 3, total, -1])}
+            asked = rng.choice([asked, max(1, lot.free), max(1, lot.free // 3)])
+        holds = [hold for hold in list(self.model.holds.values())[-30:] if hold.open or rng.random() < 0.1]
+        if holds and kind in ("capture", "release", "refund"):
+            hold = rng.choice(holds)
+            if kind != "refund" or rng.random() < 0.6:
+                fields["hold_id"] = hold.id
+                wallet_id = hold.wallet_id
+                asked = rng.choice([asked, hold.credits, max(1, hold.credits // 2)])
+                if kind == "refund" and rng.random() < 0.9:
+                    fields["lot_id"] = hold.parts[0][0]
+        extra |= {name: str(fields[name]) for name in ("lot_id", "hold_id") if name in fields}
+        if "refund_paise" in fields:
+            extra["refund_paise"] = fields["refund_paise"]
+        command = Command(
+            id=uuid7(),
+            wallet_id=wallet_id,
+            kind=kind,
+            credits=rng.choice([0, -5, 1_000_000_001]) if rng.random() < 0.01 else asked,
+            key=f"test:{self.count}",
+            request_hash=b"hash%d" % self.count,
+            occurred_at=NOW + timedelta(hours=self.count // 12, minutes=rng.randint(-600, 60)),
+            feature=rng.choice(FEATURES),
+            **fields,
+        )
+        self.extras[command.id] = extra
+        self.past.append(command)
+        return command
+
+    def repeat(self, command: Command) -> Command:
+        """A known key again: mostly the same request, sometimes another one."""
+        fields = {name: getattr(command, name) for name in Command.__dataclass_fields__}
+        fields["id"] = uuid7()
+        if self.rng.random() < 0.2:
+            fields |= {"request_hash": b"other", "credits": command.credits + 1}
+        again = Command(**fields)
+        self.extras[again.id] = self.extras[command.id]
+        return again
+
+    def encode(self, command: Command, offset: int = 0) -> LedgerCommand:
+        return LedgerCommand(
+            id=command.id,
+            wallet_id=command.wallet_id,
+            kind=command.kind,
+            credits=command.credits,
+            key=command.key,
+            request_hash=command.request_hash,
+            occurred_at=command.occurred_at,
+            source=command.source,
+            source_id=command.source_id,
+            analytics_partition=self.count % 3,
+            feature=command.feature,
+            offset=offset,
+            extra=self.extras[command.id] or None,
+        )
+
+    # -- telling both
+
+    async def batch(self, size: int) -> list[Told]:
+        """One batch on a random topic."""
+        topic = self.rng.choice([CREDIT, DEBIT, DEBIT])
+        commands = [await self.command(topic) for _ in range(size)]
+        head = self.streams[topic].head(size)
+        encoded = [self.encode(c, head.from_offset + n) for n, c in enumerate(commands)]
+        committed = await ledger.commit_batch(self.db, head, encoded, expired_partition=2)
+        return _told(commands, [self.model.apply(topic, c) for c in commands], committed)
+
+    async def retry(self) -> list[Told] | None:
+        """Decide a random wallet's first parked command anew, as its partition's owner; None if none waits."""
+        rows = await self.admin.fetch(
+            """
+            SELECT DISTINCT ON (topic, key) id, topic, key, attempt
+              FROM retries WHERE state = 'due' ORDER BY topic, key, id
+            """
+        )
+        waiting = {(topic, str(wallet)) for (topic, wallet), queue in self.model.parked.items() if queue}
+        assert {(row["topic"], row["key"]) for row in rows} == waiting
+        rows = [row for row in rows if row["attempt"] < 15]
+        if not rows:
+            return None
+        row = self.rng.choice(rows)
+        topic, wallet_id, decide = row["topic"], UUID(row["key"]), self.rng.random() < 0.3
+        command = self.model.parked[topic, wallet_id][0]
+        retry = Retry(row["id"], row["attempt"], self.streams[topic].position.epoch, decide)
+        committed = await ledger.commit_retry(
+            self.db, topic, 0, GROUP, retry, self.encode(command), expired_partition=2
+        )
+        outcome = self.model.retry(topic, wallet_id, wait_for_pending=not decide)
+        return _told([command], [outcome], committed)
+
+    async def call(self) -> list[Told]:
+        """One command decided at once, as the API does; it never waits."""
+        command = await self.command(DEBIT)
+        while command.kind in INCOMING:
+            command = await self.command(DEBIT)
+        decision = await ledger.call(self.db, 0, self.encode(command), expired_partition=2)
+        self.model.parked["api", command.wallet_id].append(command)
+        outcome = self.model.retry("api", command.wallet_id, wait_for_pending=False)
+        return [(command, outcome, decision)]
+
+    async def life(self) -> None:
+        """What else happens: a wallet is opened at last."""
+        if self.unopened and self.rng.random() < 0.02:
+            await self.open_wallet(self.unopened.pop())
+
+
+def _told(commands: list[Command], outcomes: list[Outcome], committed: Committed) -> list[Told]:
+    assert committed.decisions is not None
+    return list(zip(commands, outcomes, committed.decisions, strict=True))
+
+
+def same(command: Command, outcome: Outcome, decision: Decision) -> bool:
+    """Whether the database answered as the specification does."""
+    if outcome.status.value != decision.outcome:
+        return False
+    match outcome.status:
+        case Status.POSTED:
+            assert outcome.transaction is not None
+            right = decision.transaction_id == command.id and decision.reason is None
+            if command.kind in (Kind.CAPTURE, Kind.RELEASE, Kind.REFUND):
+                return right  # what came back into a lapsed lot expired right after it
+            return right and decision.balance_credits == outcome.transaction.balance_after
+        case Status.EXISTS:
+            assert outcome.original is not None
+            return outcome.original.status.value == decision.reason
+        case Status.CONFLICT:
+            return decision.reason == "other_request"
+    return outcome.reason is not None and outcome.reason.value == decision.reason
