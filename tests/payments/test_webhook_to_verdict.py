@@ -192,7 +192,13 @@ async def test_what_is_not_a_payment_is_closed_with_what_it_was(shop: Shop) -> N
     )
     await shop.settle()
     rows = await shop.admin.fetch("SELECT business_key, outcome FROM payment_webhooks ORDER BY 1")
-    assert dict(rows) == {"a": "refund", "b": "noted", "c": "noted", "d": "noted", "e": "ignored"}
+    assert {row[0]: row[1] for row in rows} == {
+        "a": "refund",
+        "b": "noted",
+        "c": "noted",
+        "d": "noted",
+        "e": "ignored",
+    }
     (due,) = [m for m in shop.kept.sent if m.topic == "refund.processing"]
     assert str(refund).encode() in due.value
     assert due.partition == shop.core.partition(str(payment.id))
