@@ -23,7 +23,8 @@ from streams import messages
 
 log = structlog.get_logger("agents.relay")
 
-POLL_S: Final = 0.02
+POLL_S: Final = (0.01, 0.1)
+"""Pause after a round: the shorter after one that found something, growing to the longer while idle."""
 STALE_S: Final = 30.0
 LIMIT: Final = 1000
 PER_MESSAGE: Final = 200
@@ -38,7 +39,8 @@ class Relay:
         self._seq: defaultdict[int, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
 
     async def run(self) -> None:
-        """Until cancelled. Idle it asks 50 times a second; a passing fault waits a second."""
+        """Until cancelled. A passing fault waits a second."""
+        pause_s = POLL_S[0]
         while True:
             try:
                 busy = await self.once()
@@ -46,8 +48,9 @@ class Relay:
                 log.warning("the relay waits for the database", error=str(error))
                 busy = 0
                 await asyncio.sleep(1.0)
+            pause_s = POLL_S[0] if busy else min(1.3 * pause_s, POLL_S[1])
             if busy < LIMIT:
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(pause_s)
 
     async def sweep(self) -> None:
         """Until cancelled: close what has its outcome, once a second."""
