@@ -1,7 +1,7 @@
 """One random world, told twice: to the ledger in PostgreSQL and to its specification in memory."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -187,11 +187,9 @@ class World:
 
     def repeat(self, command: Command) -> Command:
         """A known key again: mostly the same request, sometimes another one."""
-        fields = {name: getattr(command, name) for name in Command.__dataclass_fields__}
-        fields["id"] = uuid7()
+        again = replace(command, id=uuid7())
         if self.rng.random() < 0.2:
-            fields |= {"request_hash": b"other", "credits": command.credits + 1}
-        again = Command(**fields)
+            again = replace(again, request_hash=b"other", credits=command.credits + 1)
         self.extras[again.id] = self.extras[command.id]
         return again
 
@@ -221,30 +219,32 @@ class World:
         head = self.streams[topic].head(size)
         encoded = [self.encode(c, head.from_offset + n) for n, c in enumerate(commands)]
         committed = await ledger.commit_batch(self.db, head, encoded, expired_partition=2)
-        return _told(commands, [self.model.apply(topic, c) for c in commands], committed)
+        return _told(commands, [self.model.apply(topic, self._as_known(c)) for c in commands], committed)
 
-    async def retry(self) -> list[Told] | None:
-        """Decide a random wallet's first parked command anew, as its partition's owner; None if none waits."""
-        rows = await self.admin.fetch(
-            """
-            SELECT DISTINCT ON (topic, key) id, topic, key, attempt
-              FROM retries WHERE state = 'due' ORDER BY topic, key, id
-            """
-        )
+    async def retry(self) -> list[Told]:
+        """Decide what waits for a random wallet anew, in order, until something must wait on."""
+        rows = await self.admin.fetch(_WAITING)
         waiting = {(topic, str(wallet)) for (topic, wallet), queue in self.model.parked.items() if queue}
         assert {(row["topic"], row["key"]) for row in rows} == waiting
         rows = [row for row in rows if row["attempt"] < 15]
         if not rows:
-            return None
+            return []
         row = self.rng.choice(rows)
-        topic, wallet_id, decide = row["topic"], UUID(row["key"]), self.rng.random() < 0.3
-        command = self.model.parked[topic, wallet_id][0]
-        retry = Retry(row["id"], row["attempt"], self.streams[topic].position.epoch, decide)
-        committed = await ledger.commit_retry(
-            self.db, topic, 0, GROUP, retry, self.encode(command), expired_partition=2
-        )
-        outcome = self.model.retry(topic, wallet_id, wait_for_pending=not decide)
-        return _told([command], [outcome], committed)
+        topic, wallet_id, told = row["topic"], UUID(row["key"]), list[Told]()
+        queue = self.model.parked[topic, wallet_id]
+        while queue and not (told and told[-1][1].status is Status.PARKED):
+            waits = await self.admin.fetch(_WAITING)
+            row = next(r for r in waits if (r["topic"], r["key"]) == (topic, str(wallet_id)))
+            decide = self.rng.random() < 0.3 + row["attempt"] / 10
+            command = queue[0] = self._as_known(queue[0])
+            retry = Retry(row["id"], row["attempt"], self.streams[topic].position.epoch, decide)
+            committed = await ledger.commit_retry(
+                self.db, topic, 0, GROUP, retry, self.encode(command), expired_partition=2
+            )
+            told += _told(
+                [command], [self.model.retry(topic, wallet_id, wait_for_pending=not decide)], committed
+            )
+        return told
 
     async def call(self) -> list[Told]:
         """One command decided at once, as the API does; it never waits."""
@@ -257,9 +257,48 @@ class World:
         return [(command, outcome, decision)]
 
     async def life(self) -> None:
-        """What else happens: a wallet is opened at last."""
+        """What else happens: a wallet is opened at last; what blocks a queue is verified, or given up."""
         if self.unopened and self.rng.random() < 0.02:
             await self.open_wallet(self.unopened.pop())
+        for (topic, wallet_id), queue in self.model.parked.items():
+            if not queue or queue[0].kind != Kind.PURCHASE or self.rng.random() < 0.6:
+                continue
+            payment_id = UUID(self.extras[queue[0].id]["payment_id"])
+            payment = self.payments.get(payment_id)
+            if (
+                payment is not None
+                and payment.wallet_id == wallet_id
+                and not (payment.verified and not payment.held)
+            ):
+                await self._verify(payment_id, payment)
+            else:
+                await self.admin.execute(_GIVE_UP, topic, str(wallet_id))
+                queue.pop(0)
+
+    async def _verify(self, payment_id: UUID, payment: Payment) -> None:
+        self.payments[payment_id] = replace(payment, verified=True, held=False)
+        self.model.expect_credits(payment.wallet_id, payment.credits_granted)
+        await self.admin.execute(
+            "UPDATE payments SET status = 'verified', verified_at = now() WHERE id = $1", payment_id
+        )
+        await self.admin.execute(_EXPECT, payment.wallet_id, payment.credits_granted)
+
+    def _as_known(self, command: Command) -> Command:
+        """The command with what its payments row says by now."""
+        payment_id = self.extras[command.id].get("payment_id")
+        if payment_id is None or command.payment is None:
+            return command
+        return replace(command, payment=self.payments[UUID(payment_id)])
+
+
+_EXPECT = "UPDATE wallets SET pending_credits = pending_credits + $2 WHERE id = $1"
+_WAITING = """
+SELECT DISTINCT ON (topic, key) id, topic, key, attempt FROM retries WHERE state = 'due' ORDER BY topic, key, id
+"""
+_GIVE_UP = """
+UPDATE retries SET state = 'dead', finished_at = now()
+ WHERE id = (SELECT min(id) FROM retries WHERE topic = $1 AND key = $2 AND state = 'due')
+"""
 
 
 def _told(commands: list[Command], outcomes: list[Outcome], committed: Committed) -> list[Told]:
