@@ -7,14 +7,10 @@ idempotency keys: sources disagree about them, and a stored 500 may be replayed.
 
 from __future__ import annotations
 
-import asyncio
-import random
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
 
 import aiohttp
 from redis.asyncio import Redis
@@ -23,6 +19,7 @@ from redis.backoff import NoBackoff
 
 from gateway.budget import Budget, LocalBudget, Rate, RedisBudget, limits_from
 from gateway.entities import (
+    Dispute,
     Order,
     Page,
     Payment,
@@ -30,6 +27,8 @@ from gateway.entities import (
     Refund,
     Settlement,
     as_object,
+    read_dispute,
+    read_disputes,
     read_order,
     read_page,
     read_payment,
@@ -38,36 +37,12 @@ from gateway.entities import (
     read_refunds,
     read_settlements,
 )
-from gateway.errors import (
-    AlreadyExists,
-    BadAnswer,
-    BadRequest,
-    ContentMismatch,
-    GatewayError,
-    NotFound,
-    NotSent,
-    OutcomeUnknown,
-)
+from gateway.ids import id_in_path, order_in_path, same_id
+from gateway.once import create_once, read_answer
 from gateway.requests import NewOrder, NewRefund, PaymentStart, page_request, read_payment_start
 from gateway.settings import GatewaySettings
 from gateway.transport import Merchant, Transport
-from gateway.wire import Json, Malformed
-
-_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CREATE_TRIES: Final = 3
-_VISIBLE_AFTER_S: Final = 0.2
-
-T = TypeVar("T")
-E = TypeVar("E", bound="_Created")
-
-
-class _Created(Protocol):
-    @property
-    def amount_paise(self) -> int: ...
-
-    @property
-    def currency(self) -> str: ...
+from gateway.wire import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +59,9 @@ class CashfreeClient:
         """The same client, waiting at most so long for budget before it raises `OverBudget`."""
         return CashfreeClient(self.transport.patient(patience_s))
 
-    async def create_order(self, new: NewOrder) -> Order:
-        """Create the order, or find the one that this id already made.
+    async def create_order(self, new: NewOrder, *, again: bool = False) -> Order:
+        """Create the order, or find the one that this id already made. `again`: an earlier call with this
+        id ended in OutcomeUnknown, so look before sending.
 
         Errors: ContentMismatch if the id stands for another amount or currency; OutcomeUnknown if it
         cannot be told whether the order exists (call again with the same id).
@@ -93,32 +69,32 @@ class CashfreeClient:
 
         async def send() -> Order:
             answer = await self.transport.call("create_order", "POST", "/orders", new.to_wire())
-            return _read("create_order", lambda: read_order(as_object(answer)))
+            return read_answer("create_order", lambda: read_order(as_object(answer)))
 
-        return await self._create(
+        return await create_once(
             "create_order",
             new.order_id,
-            new.amount_paise,
-            new.currency,
             send,
             lambda: self.get_order(new.order_id),
+            lambda order: (order.amount_paise, order.currency) == (new.amount_paise, new.currency),
+            again=again,
         )
 
     async def get_order(self, order_id: str) -> Order:
         """The order as Cashfree has it: the only evidence that it was paid. Errors: NotFound."""
-        answer = await self._get("get_order", f"/orders/{_order_id('get_order', order_id)}")
-        order = _read("get_order", lambda: read_order(as_object(answer)))
-        _same_id("get_order", order.order_id, order_id)
+        answer = await self._get("get_order", f"/orders/{order_in_path('get_order', order_id)}")
+        order = read_answer("get_order", lambda: read_order(as_object(answer)))
+        same_id("get_order", order.order_id, order_id)
         return order
 
     async def terminate_order(self, order_id: str) -> Order:
         """Ask that nobody can pay the order any more. Setting a state is safe to repeat; a paid order is
         refused.
         """
-        path = f"/orders/{_order_id('terminate_order', order_id)}"
+        path = f"/orders/{order_in_path('terminate_order', order_id)}"
         body = {"order_status": "TERMINATED"}
         answer = await self.transport.call("terminate_order", "PATCH", path, body, repeatable=True)
-        return _read("terminate_order", lambda: read_order(as_object(answer)))
+        return read_answer("terminate_order", lambda: read_order(as_object(answer)))
 
     async def start_payment(self, payment_session_id: str, method: dict[str, Json]) -> PaymentStart:
         """Begin an attempt on a session without the hosted page, e.g. `{"upi": {"channel": "qrcode"}}`.
@@ -127,78 +103,82 @@ class CashfreeClient:
         """
         body = {"payment_session_id": payment_session_id, "payment_method": method}
         answer = await self.transport.call("start_payment", "POST", "/orders/sessions", body)
-        return _read("start_payment", lambda: read_payment_start(as_object(answer)))
+        return read_answer("start_payment", lambda: read_payment_start(as_object(answer)))
 
     async def get_payments(self, order_id: str) -> tuple[Payment, ...]:
         """Every attempt to pay the order. Errors: NotFound if there is no such order."""
-        answer = await self._get("get_payments", f"/orders/{_order_id('get_payments', order_id)}/payments")
-        payments = _read("get_payments", lambda: read_payments(answer))
+        answer = await self._get(
+            "get_payments", f"/orders/{order_in_path('get_payments', order_id)}/payments"
+        )
+        payments = read_answer("get_payments", lambda: read_payments(answer))
         for payment in payments:
-            _same_id("get_payments", payment.order_id, order_id)
+            same_id("get_payments", payment.order_id, order_id)
         return payments
 
     async def get_payment(self, order_id: str, cf_payment_id: str) -> Payment:
         """One attempt. Errors: NotFound."""
-        order = _order_id("get_payment", order_id)
+        order = order_in_path("get_payment", order_id)
         answer = await self._get(
-            "get_payments", f"/orders/{order}/payments/{_id('get_payment', cf_payment_id)}"
+            "get_payments", f"/orders/{order}/payments/{id_in_path('get_payment', cf_payment_id)}"
         )
-        payment = _read("get_payment", lambda: read_payment(as_object(answer)))
-        _same_id("get_payment", payment.cf_payment_id, cf_payment_id)
+        payment = read_answer("get_payment", lambda: read_payment(as_object(answer)))
+        same_id("get_payment", payment.cf_payment_id, cf_payment_id)
         return payment
 
-    async def create_refund(self, order_id: str, new: NewRefund) -> Refund:
+    async def create_refund(self, order_id: str, new: NewRefund, *, again: bool = False) -> Refund:
         """Refund part of a paid order, or find the refund this id already made. Errors as `create_order`."""
-        order = _order_id("create_refund", order_id)
+        order = order_in_path("create_refund", order_id)
 
         async def send() -> Refund:
             answer = await self.transport.call(
                 "create_refund", "POST", f"/orders/{order}/refunds", new.to_wire()
             )
-            return _read("create_refund", lambda: read_refund(as_object(answer)))
+            return read_answer("create_refund", lambda: read_refund(as_object(answer)))
 
-        return await self._create(
+        return await create_once(
             "create_refund",
             new.refund_id,
-            new.amount_paise,
-            new.currency,
             send,
             lambda: self.get_refund(order_id, new.refund_id),
+            lambda refund: (refund.amount_paise, refund.currency) == (new.amount_paise, new.currency),
+            again=again,
         )
 
     async def get_refund(self, order_id: str, refund_id: str) -> Refund:
         """One refund by our id. Errors: NotFound."""
-        order = _order_id("get_refund", order_id)
-        answer = await self._get("get_refund", f"/orders/{order}/refunds/{_id('get_refund', refund_id)}")
-        refund = _read("get_refund", lambda: read_refund(as_object(answer)))
-        _same_id("get_refund", refund.refund_id, refund_id)
+        order = order_in_path("get_refund", order_id)
+        answer = await self._get(
+            "get_refund", f"/orders/{order}/refunds/{id_in_path('get_refund', refund_id)}"
+        )
+        refund = read_answer("get_refund", lambda: read_refund(as_object(answer)))
+        same_id("get_refund", refund.refund_id, refund_id)
         return refund
 
     async def get_refunds(self, order_id: str) -> tuple[Refund, ...]:
         """Every refund of the order, Cashfree's own included."""
-        answer = await self._get("get_refund", f"/orders/{_order_id('get_refund', order_id)}/refunds")
-        return _read("get_refund", lambda: read_refunds(answer))
+        answer = await self._get("get_refund", f"/orders/{order_in_path('get_refund', order_id)}/refunds")
+        return read_answer("get_refund", lambda: read_refunds(answer))
 
     async def get_order_settlements(self, order_id: str) -> tuple[Settlement, ...]:
         """What of the order was settled to the bank; NotFound or empty before that."""
-        path = f"/orders/{_order_id('get_settlements', order_id)}/settlements"
+        path = f"/orders/{order_in_path('get_settlements', order_id)}/settlements"
         answer = await self._get("get_settlements", path)
-        return _read("get_settlements", lambda: read_settlements(answer))
+        return read_answer("get_settlements", lambda: read_settlements(answer))
 
     async def get_settlements(self, start: datetime, end: datetime) -> tuple[Settlement, ...]:
         """Settlements between two times, at most 1,000."""
         answer = await self._ask("get_settlements", "/settlements", page_request(start, end, None))
-        return _read("get_settlements", lambda: read_settlements(answer))
+        return read_answer("get_settlements", lambda: read_settlements(answer))
 
     async def recon(self, start: datetime, end: datetime, cursor: str | None = None) -> Page:
         """One page of what happened between two times, settlements included."""
         answer = await self._ask("recon", "/recon", page_request(start, end, cursor))
-        return _read("recon", lambda: read_page(answer))
+        return read_answer("recon", lambda: read_page(answer))
 
     async def settlement_recon(self, start: datetime, end: datetime, cursor: str | None = None) -> Page:
         """One page of the lines that make up the settlements between two times."""
         answer = await self._ask("settlement_recon", "/settlement/recon", page_request(start, end, cursor))
-        return _read("settlement_recon", lambda: read_page(answer))
+        return read_answer("settlement_recon", lambda: read_page(answer))
 
     async def settled_lines(self, start: datetime, end: datetime) -> AsyncIterator[ReconLine]:
         """All lines of `settlement_recon`, page after page."""
@@ -211,44 +191,29 @@ class CashfreeClient:
                 return
             cursor = page.cursor
 
+    async def get_disputes(self, order_id: str) -> tuple[Dispute, ...]:
+        """Every dispute about the order's payments."""
+        path = f"/orders/{order_in_path('get_disputes', order_id)}/disputes"
+        answer = await self._get("get_disputes", path)
+        return read_answer("get_disputes", lambda: read_disputes(answer))
+
+    async def get_dispute(self, dispute_id: str) -> Dispute:
+        """One dispute. Errors: NotFound."""
+        answer = await self._get("get_disputes", f"/disputes/{id_in_path('get_disputes', dispute_id)}")
+        return read_answer("get_disputes", lambda: read_dispute(as_object(answer)))
+
+    async def accept_dispute(self, dispute_id: str) -> Dispute:
+        """Give the money up. Accepting twice is refused by Cashfree and changes nothing."""
+        path = f"/disputes/{id_in_path('accept_dispute', dispute_id)}/accept"
+        answer = await self.transport.call("accept_dispute", "PUT", path)
+        return read_answer("accept_dispute", lambda: read_dispute(as_object(answer)))
+
     async def _get(self, endpoint: str, path: str) -> Json:
         return await self.transport.call(endpoint, "GET", path)
 
     async def _ask(self, endpoint: str, path: str, body: object) -> Json:
         """A POST that only reads."""
         return await self.transport.call(endpoint, "POST", path, body, repeatable=True)
-
-    async def _create(
-        self,
-        endpoint: str,
-        ours: str,
-        amount_paise: int,
-        currency: str,
-        send: Callable[[], Awaitable[E]],
-        find: Callable[[], Awaitable[E]],
-    ) -> E:
-        """Send; after an unknown outcome or a taken id, look; only if there is nothing, send again."""
-        unknown: GatewayError = OutcomeUnknown(endpoint, f"{ours} was not sent")
-        for attempt in range(_CREATE_TRIES):
-            if attempt:
-                await asyncio.sleep(_VISIBLE_AFTER_S * attempt * random.uniform(0.5, 1.5))
-            try:
-                return _matching(endpoint, ours, await send(), amount_paise, currency)
-            except AlreadyExists:
-                unknown = OutcomeUnknown(endpoint, f"{ours} exists but cannot be seen yet")
-            except OutcomeUnknown as error:
-                unknown = error
-            except NotSent as error:
-                if attempt == 0:
-                    raise
-                raise OutcomeUnknown(endpoint, f"{ours}: {unknown.detail}; then {error.detail}") from error
-            try:
-                return _matching(endpoint, ours, await find(), amount_paise, currency)
-            except NotFound:
-                continue
-            except (NotSent, OutcomeUnknown) as error:
-                raise OutcomeUnknown(endpoint, f"{ours}: {unknown.detail}; then {error.detail}") from error
-        raise unknown
 
 
 @asynccontextmanager
@@ -286,35 +251,3 @@ async def _open_budget(settings: GatewaySettings, stack: AsyncExitStack) -> Budg
     return await stack.enter_async_context(
         RedisBudget(redis, limit_of, processes=settings.cashfree_processes)
     )
-
-
-def _read(endpoint: str, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except Malformed as error:
-        raise BadAnswer(endpoint, str(error)) from error
-
-
-def _matching(endpoint: str, ours: str, found: E, amount_paise: int, currency: str) -> E:
-    if found.amount_paise != amount_paise or found.currency != currency:
-        raise ContentMismatch(
-            endpoint, f"{ours} is {found.amount_paise} paise {found.currency}, not {amount_paise} {currency}"
-        )
-    return found
-
-
-def _same_id(endpoint: str, answered: str, asked: str) -> None:
-    if answered != asked:
-        raise BadAnswer(endpoint, f"asked for {asked}, was answered {answered}")
-
-
-def _order_id(endpoint: str, order_id: str) -> str:
-    if _ORDER_ID.fullmatch(order_id) is None:
-        raise BadRequest(endpoint, "not an order id of Cashfree's form")
-    return order_id
-
-
-def _id(endpoint: str, value: str) -> str:
-    if _ID.fullmatch(value) is None:
-        raise BadRequest(endpoint, "not an id of Cashfree's form")
-    return value

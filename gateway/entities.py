@@ -125,6 +125,21 @@ class ReconLine(msgspec.Struct, frozen=True, kw_only=True):
     happened_at: datetime | None = None
 
 
+class Dispute(msgspec.Struct, frozen=True, kw_only=True):
+    """A bank's dispute about a payment; `status` is type and state in one, for example CHARGEBACK_CREATED."""
+
+    dispute_id: str
+    type: str
+    status: str
+    amount_paise: Paise
+    order_id: str | None = None
+    cf_payment_id: str | None = None
+    reason_code: str | None = None
+    reason: str | None = None
+    respond_by: datetime | None = None
+    resolved_at: datetime | None = None
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """Some reconciliation lines and the cursor for the next ones; None when there are no more."""
 
@@ -158,11 +173,11 @@ def read_order(node: Object) -> Order:
     customer = child(node, "customer_details")
     tags = child(node, "order_tags")
     return Order(
-        order_id=_needed(node, "order_id"),
-        cf_order_id=_needed(node, "cf_order_id"),
-        status=_needed(node, "order_status"),
-        amount_paise=_amount(node, "order_amount"),
-        currency=_needed(node, "order_currency"),
+        order_id=needed(node, "order_id"),
+        cf_order_id=needed(node, "cf_order_id"),
+        status=needed(node, "order_status"),
+        amount_paise=amount(node, "order_amount"),
+        currency=needed(node, "order_currency"),
         payment_session_id=_session(node),
         customer_id=text(customer, "customer_id"),
         customer_phone=text(customer, "customer_phone"),
@@ -178,9 +193,9 @@ def read_payment(node: Object) -> Payment:
     method, instrument = method_of(node)
     errors = child(node, "error_details")
     return Payment(
-        cf_payment_id=_needed(node, "cf_payment_id"),
-        order_id=_needed(node, "order_id"),
-        status=_needed(node, "payment_status"),
+        cf_payment_id=needed(node, "cf_payment_id"),
+        order_id=needed(node, "order_id"),
+        status=needed(node, "payment_status"),
         amount_paise=paise(node, "payment_amount"),
         currency=text(node, "payment_currency"),
         order_amount_paise=paise(node, "order_amount"),
@@ -200,12 +215,12 @@ def read_payment(node: Object) -> Payment:
 def read_refund(node: Object) -> Refund:
     """POST|GET /orders/{id}/refunds[/{refund_id}]."""
     return Refund(
-        refund_id=_needed(node, "refund_id"),
+        refund_id=needed(node, "refund_id"),
         cf_refund_id=text(node, "cf_refund_id"),
-        order_id=_needed(node, "order_id"),
-        status=_needed(node, "refund_status"),
-        amount_paise=_amount(node, "refund_amount"),
-        currency=_needed(node, "refund_currency"),
+        order_id=needed(node, "order_id"),
+        status=needed(node, "refund_status"),
+        amount_paise=amount(node, "refund_amount"),
+        currency=needed(node, "refund_currency"),
         cf_payment_id=text(node, "cf_payment_id"),
         type=text(node, "refund_type"),
         arn=text(node, "refund_arn"),
@@ -232,6 +247,28 @@ def read_settlement(node: Object) -> Settlement:
     )
 
 
+def read_dispute(node: Object) -> Dispute:
+    """GET /disputes/{id}."""
+    order = child(node, "order_details")
+    return Dispute(
+        dispute_id=needed(node, "dispute_id"),
+        type=needed(node, "dispute_type"),
+        status=needed(node, "dispute_status"),
+        amount_paise=amount(node, "dispute_amount"),
+        order_id=text(order, "order_id"),
+        cf_payment_id=text(order, "cf_payment_id"),
+        reason_code=text(node, "reason_code"),
+        reason=prose(node, "reason_description"),
+        respond_by=instant(node, "respond_by"),
+        resolved_at=instant(node, "resolved_at"),
+    )
+
+
+def read_disputes(answer: Json) -> tuple[Dispute, ...]:
+    """All disputes of an order or payment."""
+    return tuple(read_dispute(node) for node in as_list(answer))
+
+
 def read_page(answer: Json) -> Page:
     """POST /recon (flat lines in one source, nested in another) and POST /settlement/recon (nested)."""
     node = as_object(answer)
@@ -245,7 +282,7 @@ def _read_line(line: Object) -> ReconLine:
     refund = child(line, "refund_details") or line
     settlement = child(line, "settlement_details") or line
     return ReconLine(
-        event_type=_needed(event, "event_type"),
+        event_type=needed(event, "event_type"),
         event_id=text(event, "event_id"),
         event_status=text(event, "event_status"),
         sale_type=text(event, "sale_type"),
@@ -265,14 +302,16 @@ def _read_line(line: Object) -> ReconLine:
     )
 
 
-def _needed(node: Object, key: str) -> str:
+def needed(node: Object, key: str) -> str:
+    """Text that must be there. Errors: Malformed (`missing`)."""
     found = text(node, key)
     if found is None:
         raise Malformed("missing", f"the answer has no {key}")
     return found
 
 
-def _amount(node: Object, key: str) -> Paise:
+def amount(node: Object, key: str) -> Paise:
+    """An amount that must be there. Errors: Malformed (`missing`, `bad_amount`)."""
     found = paise(node, key)
     if found is None:
         raise Malformed("missing", f"the answer has no {key}")

@@ -50,8 +50,12 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _only_tls(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            raise ValueError("the gateway is called over TLS; plain http is for a simulator on loopback")
+        near = parts.hostname in _LOOPBACK or parts.hostname == "simulator"
+        if parts.scheme != "https" and not (parts.scheme == "http" and near):
+            raise ValueError(
+                "the gateway is called over TLS; plain http is for a simulator on loopback, "
+                "or for the service named `simulator` of a private container network"
+            )
         return value.rstrip("/")
 
     @field_validator("cashfree_limits_per_minute")

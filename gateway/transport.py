@@ -43,7 +43,7 @@ _TRIES: Final = 3
 _FIRST_BACKOFF_S: Final = 0.1
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
-Method = Literal["GET", "POST", "PATCH"]
+Method = Literal["GET", "POST", "PATCH", "PUT"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Transport:
     merchant: Merchant
     budget: Budget
     patience_s: float = 5.0
+    api_version: str = API_VERSION
 
     def patient(self, patience_s: float) -> Transport:
         """The same way to Cashfree with another patience."""
@@ -116,7 +117,7 @@ class Transport:
     async def _exchange(self, endpoint: str, method: Method, path: str, body: object) -> Json:
         headers = {
             "accept": "application/json",
-            "x-api-version": API_VERSION,
+            "x-api-version": self.api_version,
             "x-client-id": self.merchant.client_id,
             "x-client-secret": self.merchant.client_secret,
             "x-request-id": uuid4().hex,

@@ -22,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="gateway.simulator", description="A simulated Cashfree.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8099)
+    parser.add_argument("--public-url", help="how browsers reach it, if not by host and port")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--webhook-url", help="where webhooks go unless an order names its own notify_url")
     parser.add_argument(
@@ -38,7 +39,7 @@ def main() -> None:
         webhook_secret=secrets[0].decode(),
         webhook_url=args.webhook_url,
         seed=args.seed,
-        public_url=f"http://{args.host}:{args.port}",
+        public_url=args.public_url or f"http://{args.host}:{args.port}",
         settle_every_s=args.settle_every,
     )
     web.run_app(

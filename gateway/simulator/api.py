@@ -13,6 +13,8 @@ from gateway.wire import Json
 
 Answer = bodies.Body | list[bodies.Body]
 Call = Callable[[Simulator, Mapping[str, str], Json, bool], Answer]
+Route = tuple[str, str, str, Call]
+"""Method, path, the endpoint's name in limits and faults, and what it does."""
 
 
 def create_order(sim: Simulator, path: Mapping[str, str], body: Json, lag: bool) -> Answer:
@@ -197,18 +199,18 @@ def _hidden(sim: Simulator, order: Order, lag: bool) -> bool:
     return lag or sim.clock.now_ms() < order.shown_from_ms
 
 
-ROUTES: Final[tuple[tuple[str, str, str, Call], ...]] = (
-    ("POST", "/orders", "create_order", create_order),
-    ("POST", "/orders/sessions", "start_payment", start_payment),
-    ("GET", "/orders/{order_id}", "get_order", get_order),
-    ("PATCH", "/orders/{order_id}", "terminate_order", terminate_order),
-    ("GET", "/orders/{order_id}/payments", "get_payments", get_payments),
-    ("GET", "/orders/{order_id}/payments/{cf_payment_id}", "get_payments", get_payment),
-    ("POST", "/orders/{order_id}/refunds", "create_refund", create_refund),
-    ("GET", "/orders/{order_id}/refunds", "get_refund", get_refunds),
-    ("GET", "/orders/{order_id}/refunds/{refund_id}", "get_refund", get_refund),
-    ("GET", "/orders/{order_id}/settlements", "get_settlements", get_order_settlement),
-    ("POST", "/settlements", "get_settlements", get_settlements),
-    ("POST", "/recon", "recon", recon),
-    ("POST", "/settlement/recon", "settlement_recon", settlement_recon),
+ROUTES: Final[tuple[Route, ...]] = (
+    ("POST", "/pg/orders", "create_order", create_order),
+    ("POST", "/pg/orders/sessions", "start_payment", start_payment),
+    ("GET", "/pg/orders/{order_id}", "get_order", get_order),
+    ("PATCH", "/pg/orders/{order_id}", "terminate_order", terminate_order),
+    ("GET", "/pg/orders/{order_id}/payments", "get_payments", get_payments),
+    ("GET", "/pg/orders/{order_id}/payments/{cf_payment_id}", "get_payments", get_payment),
+    ("POST", "/pg/orders/{order_id}/refunds", "create_refund", create_refund),
+    ("GET", "/pg/orders/{order_id}/refunds", "get_refund", get_refunds),
+    ("GET", "/pg/orders/{order_id}/refunds/{refund_id}", "get_refund", get_refund),
+    ("GET", "/pg/orders/{order_id}/settlements", "get_settlements", get_order_settlement),
+    ("POST", "/pg/settlements", "get_settlements", get_settlements),
+    ("POST", "/pg/recon", "recon", recon),
+    ("POST", "/pg/settlement/recon", "settlement_recon", settlement_recon),
 )

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.simulator import checkout, control, doorman
+from gateway.simulator import checkout, control, doorman, more_control
 from gateway.simulator.sim import SimConfig, Simulator
 
 SIMULATOR: Final = web.AppKey("simulator", Simulator)
@@ -29,6 +29,7 @@ def make_app(config: SimConfig) -> web.Application:
     doorman.add_routes(app, sim)
     checkout.add_routes(app, sim)
     control.add_routes(app, sim)
+    more_control.add_routes(app, sim)
     return app
 
 

@@ -122,12 +122,14 @@ def add_routes(app: web.Application, sim: Simulator) -> None:
         ("GET", "/stats", control.stats),
         ("GET", "/deliveries", control.recent_deliveries),
     ):
-        app.router.add_route(method, "/sim" + path, _answered(handler))
+        app.router.add_route(method, "/sim" + path, answered(handler))
 
 
-def _answered(
+def answered(
     handler: Callable[[web.Request], Awaitable[object]],
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler whose answer is encoded, and whose refusals keep their status."""
+
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
             status, answer = 200, await handler(request)
@@ -140,7 +142,8 @@ def _answered(
     return handle
 
 
-async def _body(request: web.Request, kind: type[T]) -> T:
+async def read_body(request: web.Request, kind: type[T]) -> T:
+    """The JSON body as a struct; empty means all defaults."""
     return msgspec.json.decode(await request.read() or b"{}", type=kind)
 
 
@@ -173,7 +176,7 @@ class _Control:
         self._book = sim.book
 
     async def pay(self, request: web.Request) -> object:
-        wish = await _body(request, Pay)
+        wish = await read_body(request, Pay)
         order = self._book.order(request.match_info["order_id"])
         made = pay(self._book, order, wish)
         return {
@@ -195,7 +198,7 @@ class _Control:
         return [_truth(self._book.order(order_id)) for order_id in islice(ids, limit)]
 
     async def move_payment(self, request: web.Request) -> object:
-        move = await _body(request, Move)
+        move = await read_body(request, Move)
         number = request.match_info["cf_payment_id"]
         order_id = self._book.payments.get(int(number)) if number.isdigit() and len(number) < 19 else None
         if order_id is None:
@@ -206,7 +209,7 @@ class _Control:
         return _truth(order)
 
     async def move_refund(self, request: web.Request) -> object:
-        move = await _body(request, Move)
+        move = await read_body(request, Move)
         refund_id = request.match_info["refund_id"]
         order_id = self._book.refund_orders.get(refund_id)
         if order_id is None:
@@ -230,14 +233,14 @@ class _Control:
         return {"now_ms": self._sim.clock.now_ms(), "pending": self._sim.clock.pending}
 
     async def advance(self, request: web.Request) -> object:
-        ran = self._sim.clock.advance((await _body(request, Advance)).seconds)
+        ran = self._sim.clock.advance((await read_body(request, Advance)).seconds)
         return {"now_ms": self._sim.clock.now_ms(), "ran": ran}
 
     async def faults(self, request: web.Request) -> object:
         return self._sim.faults.rules
 
     async def add_fault(self, request: web.Request) -> object:
-        self._sim.faults.rules.append(await _body(request, Fault))
+        self._sim.faults.rules.append(await read_body(request, Fault))
         return self._sim.faults.rules
 
     async def clear_faults(self, request: web.Request) -> object:
@@ -246,15 +249,15 @@ class _Control:
         return []
 
     async def limits(self, request: web.Request) -> object:
-        self._sim.faults.limits = await _body(request, dict[str, int])
+        self._sim.faults.limits = await read_body(request, dict[str, int])
         return self._sim.faults.limits
 
     async def webhooks(self, request: web.Request) -> object:
-        self._sim.deliveries.chances = await _body(request, WebhookChances)
+        self._sim.deliveries.chances = await read_body(request, WebhookChances)
         return self._sim.deliveries.chances
 
     async def refund_policy(self, request: web.Request) -> object:
-        policy = await _body(request, RefundPolicy)
+        policy = await read_body(request, RefundPolicy)
         self._book.refund_outcome, self._book.refund_delay_s = policy.outcome, policy.delay_s
         self._book.auto_refund = policy.auto_refund
         return policy

@@ -10,17 +10,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import aiohttp
+import msgspec
 
 from gateway.signature import sign
+from gateway.simulator.bodies import Body, iso
 from gateway.simulator.book import Book
 from gateway.simulator.events import Subject, webhook_body
 from gateway.simulator.plan import Version, WebhookChances, WebhookPlan
 from gateway.simulator.records import Order
+from gateway.wire import Json
 
 RETRY_AFTER_S: Final = (120.0, 600.0, 1800.0)
 _HOUR_MS: Final = 3_600_000
@@ -31,7 +35,7 @@ class Delivery:
     """One message to one address; `signature` is made once unless retries are signed anew."""
 
     event_type: str
-    order_id: str
+    about: str
     url: str
     body: bytes
     version: str
@@ -103,25 +107,50 @@ class Deliveries:
         await self._queue.join()
 
     def announce(self, event_type: str, order: Order, subject: Subject, plan: WebhookPlan | None) -> None:
-        """Make webhooks of an event, by its plan or by chance."""
+        """Make webhooks of what happened to an order, by its plan or by chance."""
+        now_ms = self.book.clock.now_ms()
+        chosen = self._chosen(plan)
+        self._send_all(
+            event_type,
+            order.order_id,
+            order.meta.get("notify_url"),
+            chosen,
+            lambda version: webhook_body(event_type, order, subject, version, chosen, now_ms),
+        )
+
+    def announce_data(self, event_type: str, about: str, data: Body, plan: WebhookPlan | None) -> None:
+        """Make webhooks of what has one shape in every version: mandates, payouts, disputes."""
+        message = {"data": data, "event_time": iso(self.book.clock.now_ms()), "type": event_type}
+        body = msgspec.json.encode(message)
+        self._send_all(event_type, about, None, self._chosen(plan), lambda version: body)
+
+    def _chosen(self, plan: WebhookPlan | None) -> WebhookPlan:
         self.counts.announced += 1
-        url = order.meta.get("notify_url") or self.default_url
-        chosen = self.chances.draw(self.book.random) if plan is None else plan
+        return self.chances.draw(self.book.random) if plan is None else plan
+
+    def _send_all(
+        self,
+        event_type: str,
+        about: str,
+        notify_url: Json,
+        plan: WebhookPlan,
+        body_of: Callable[[Version], bytes],
+    ) -> None:
+        url = notify_url or self.default_url
         if not isinstance(url, str) or not url:
             return
-        if chosen.drop:
+        if plan.drop:
             self.counts.dropped += 1
             return
-        versions: list[Version] = [chosen.version or self.chances.version]
-        if chosen.two_versions:
+        versions: list[Version] = [plan.version or self.chances.version]
+        if plan.two_versions:
             versions.append("2022-09-01" if versions[0] != "2022-09-01" else "2025-01-01")
-        now_ms = self.book.clock.now_ms()
         for version in versions:
-            body = webhook_body(event_type, order, subject, version, chosen, now_ms)
-            for _ in range(1 + chosen.duplicate):
+            body = body_of(version)
+            for _ in range(1 + plan.duplicate):
                 key = str(UUID(bytes=self.book.random.randbytes(16), version=4))
-                self._submit(Delivery(event_type, order.order_id, url, body, version, key, chosen))
-        self.counts.duplicated += len(versions) * (1 + chosen.duplicate) - 1
+                self._submit(Delivery(event_type, about, url, body, version, key, plan))
+        self.counts.duplicated += len(versions) * (1 + plan.duplicate) - 1
 
     def _submit(self, delivery: Delivery) -> None:
         self.counts.submitted += 1
@@ -177,7 +206,7 @@ class Deliveries:
         self.recent.append(
             {
                 "type": delivery.event_type,
-                "order_id": delivery.order_id,
+                "about": delivery.about,
                 "version": delivery.version,
                 "attempt": delivery.attempt,
                 "status": status,

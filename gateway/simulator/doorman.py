@@ -15,7 +15,8 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.simulator.api import ROUTES, Answer, Call
+from gateway.simulator import api, more_api
+from gateway.simulator.api import Answer, Call
 from gateway.simulator.book import Rejected
 from gateway.simulator.faults import AFTER, IN_ANSWER, Fault
 from gateway.simulator.sim import Simulator
@@ -27,13 +28,13 @@ _STATUSES: Final = frozenset({"order_status", "payment_status", "refund_status"}
 _AMOUNTS: Final = frozenset({"order_amount", "payment_amount", "refund_amount"})
 _OPEN: Final = frozenset({"start_payment"})
 """Customers' browsers call these: the payment session is the credential."""
-_CREATES: Final = frozenset({"create_order", "create_refund"})
+_CREATES: Final = frozenset({"create_order", "create_refund", "create_subscription", "charge_subscription"})
 
 
 def add_routes(app: web.Application, sim: Simulator) -> None:
-    """Every route of the API, under /pg."""
-    for method, path, endpoint, call in ROUTES:
-        app.router.add_route(method, "/pg" + path, _guard(sim, endpoint, call))
+    """Every route of the API."""
+    for method, path, endpoint, call in (*api.ROUTES, *more_api.ROUTES):
+        app.router.add_route(method, path, _guard(sim, endpoint, call))
 
 
 def _guard(sim: Simulator, endpoint: str, call: Call) -> Handler:
@@ -70,7 +71,7 @@ async def _answer(
         _authenticate(sim, request)
     raw = await request.read()
     body: Json = None
-    if request.method != "GET":
+    if request.method in ("POST", "PATCH"):
         try:
             body = decode(raw)
         except Malformed as error:
@@ -86,7 +87,7 @@ async def _answer(
         if kept_status == 200:
             return kept
     lag = fault is not None and fault.kind == "lag"
-    payload = _encode(call(sim, request.match_info, body, lag), fault)
+    payload = _encode(call(sim, {**request.query, **request.match_info}, body, lag), fault)
     if key is not None:
         sim.remembered[key] = (fingerprint, 200, payload)
         if len(sim.remembered) > _REMEMBERED:

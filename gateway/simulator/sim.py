@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from gateway.simulator.book import Book
 from gateway.simulator.clock import SimClock
 from gateway.simulator.deliveries import Deliveries
+from gateway.simulator.disputes import Disputes
 from gateway.simulator.faults import Faults
+from gateway.simulator.mandates import Mandates
+from gateway.simulator.payouts import Payouts
+from gateway.wire import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,10 @@ class Simulator:
             secret=(config.webhook_secret or config.client_secret).encode(),
             old_secret=config.old_webhook_secret.encode(),
         )
+        self.mandates = Mandates(self.book, self.deliveries.announce_data)
+        self.payouts = Payouts(self.book, self.deliveries.announce_data)
+        self.disputes = Disputes(self.book, self.deliveries.announce_data)
+        self.vendors: dict[str, dict[str, Json]] = {}
         self.calls: Counter[str] = Counter()
         self.remembered: dict[str, tuple[bytes, int, bytes]] = {}
 

@@ -19,6 +19,10 @@ SERVED = (
     "/orders/{order_id}/refunds/{refund_id}",
     "/orders/{order_id}/settlements",
     "/settlements",
+    "/orders/{order_id}/disputes",
+    "/payments/{cf_payment_id}/disputes",
+    "/disputes/{dispute_id}",
+    "/disputes/{dispute_id}/accept",
 )
 
 CHECKS = (
