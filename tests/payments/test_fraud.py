@@ -141,7 +141,7 @@ async def test_random_counts_score_in_the_database_as_in_the_domain(shop: Shop) 
 
 
 async def test_four_entities_on_four_connections_bring_one_decision(shop: Shop) -> None:
-    payments = [await verified(shop) for _ in range(15)]
+    payments = [await verified(shop) for _ in range(8)]
     settings = DatabaseSettings(database_url=shop.app_url, database_pool_size=1)
     owners = [await Database.connect(settings) for _ in KINDS]
     await shop.ownership.claim(TOPIC, range(4), "test")
@@ -150,7 +150,14 @@ async def test_four_entities_on_four_connections_bring_one_decision(shop: Shop) 
         for payment in payments:
             signals = await signals_of(shop, payment.id)
             assert [s.kind for s in signals] == sorted(KINDS)
-            await asyncio.gather(*(judge(windows[i], owners[i], i, [signals[i]]) for i in range(4)))
+            # All four begin before any ends: each waits for its own row, which somebody looks at.
+            async with shop.admin.transaction():
+                await shop.admin.execute(
+                    "SELECT FROM fraud_checks WHERE payment_id = $1 FOR UPDATE", payment.id
+                )
+                work = [asyncio.create_task(judge(windows[i], owners[i], i, [signals[i]])) for i in range(4)]
+                await asyncio.sleep(0.1)
+            assert await asyncio.gather(*work) == [["posted"]] * 4
     finally:
         for db in owners:
             await db.close()
@@ -158,7 +165,7 @@ async def test_four_entities_on_four_connections_bring_one_decision(shop: Shop) 
     assert sorted(row["payment_id"] for row in events) == sorted(p.id for p in payments)
     assert {tuple(row["missing"]) for row in events} == {()}
     credits = await shop.admin.fetchval("SELECT sum(n_events) FROM outbox WHERE dest_topic = 'wallet.credit'")
-    assert credits == 15
+    assert credits == 8
 
 
 async def test_the_timer_and_a_late_signal_decide_once_between_them(shop: Shop) -> None:
@@ -189,6 +196,14 @@ async def test_the_timer_and_a_late_signal_decide_once_between_them(shop: Shop) 
     )
     assert await shop.admin.fetchval("SELECT count(*) FROM fraud_checks WHERE counts IS NULL") == 0
     assert await fraud_timer.once(shop.core, shard=0, age_s=0) == 0
+
+
+async def test_timers_that_run_together_decide_each_payment_once(shop: Shop) -> None:
+    payments = [await verified(shop) for _ in range(40)]
+    decided = await asyncio.gather(*(fraud_timer.once(shop.core, shard=i % 2, age_s=-1) for i in range(12)))
+    assert sum(decided) == len(payments)
+    assert await shop.admin.fetchval("SELECT count(*) FROM fraud_events") == len(payments)
+    assert (await shop.counts("fraud"))["posted"] == len(payments)
 
 
 async def test_the_timer_decides_only_what_has_waited_and_marks_what_is_missing(shop: Shop) -> None:
