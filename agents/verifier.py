@@ -7,6 +7,7 @@ Out    fraud.detection: a FraudSignal per entity of a verified payment; analytic
 
 import asyncio
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 import structlog
@@ -149,11 +150,15 @@ class Verifier:
 
 
 def entities(lease: Lease) -> Iterator[tuple[str, str]]:
-    """By whom and what a payment is judged: (kind, entity) of each that is known."""
+    """By whom and what a payment is judged: (kind, entity) of each that is known.
+
+    An address that is not global is a proxy's or a neighbour's, shared by everybody: it is no entity.
+    """
+    address = lease.ip if lease.ip is not None and ip_address(lease.ip).is_global else None
     known = (
         ("user", str(lease.user_id)),
         ("device", lease.device_id),
-        ("ip", lease.ip),
+        ("ip", address),
         ("instrument", lease.instrument),
     )
     for kind, entity in known:

@@ -133,7 +133,7 @@ class Shop:
             "order_id": f"cd_{id.hex}",
             "place_of_supply": "29",
             "device_id": f"device-{user}",
-            "ip": ip_address("192.0.2.7"),
+            "ip": ip_address("49.36.0.7"),
         }
         return NewPayment(
             user_id=user,

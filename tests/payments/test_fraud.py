@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -246,6 +247,12 @@ async def test_a_person_decides_about_a_held_payment_once(
     assert (await shop.payment(payment.id)).status == status
     assert await shop.balance(payment.wallet_id) == balance
     assert await shop.admin.fetchval("SELECT count(*) FROM audit_logs") == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "192.168.0.9", "::1", "fd00::7"])
+async def test_an_address_that_everybody_shares_is_no_entity(shop: Shop, address: str) -> None:
+    payment = await verified(shop, ip=ip_address(address))
+    assert [s.kind for s in await signals_of(shop, payment.id)] == ["device", "instrument", "user"]
 
 
 async def test_only_a_held_payment_is_reviewed(shop: Shop) -> None:
