@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 
-class Fenced(Exception):  # noqa: N818 - the contract's word for it
+class Fenced(Exception):
     """Somebody else has claimed this partition since: drop what is in hand. Raised by a batch handler, never
     retried.
     """
@@ -75,6 +75,19 @@ class OffsetStore(Protocol):
         last_digest: bytes,
     ) -> bool:
         """Move the partition to `next_offset` if `epoch` still holds; False if it does not (fenced)."""
+        ...
+
+
+@runtime_checkable
+class Positions(Protocol):
+    """An `Ownership` that can say where partitions stand, whoever owns them.
+
+    With it a worker notices a partition that the broker has left without an owner (RabbitMQ 4.0 does that
+    when a worker dies while it is told to step down) and makes the broker choose again.
+    """
+
+    async def positions(self, topic: str) -> Mapping[int, int]:
+        """`next_offset` of every partition of `topic` that was ever claimed."""
         ...
 
 

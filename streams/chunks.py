@@ -23,7 +23,7 @@ _MAX_UNPACKED_BYTES = 64 << 20
 DIGEST_BYTES = 16
 
 
-class CorruptChunk(Exception):  # noqa: N818 - what it is
+class CorruptChunk(Exception):
     """A chunk whose bytes are not what its checksum says, or that makes no sense."""
 
 

@@ -97,7 +97,7 @@ ROLES: dict[str, Permissions] = {
 the other nine; only the admin declares. Read by whatever sets up a broker, tried by the tests."""
 
 
-class PartitionMismatch(Exception):  # noqa: N818 - what it is
+class PartitionMismatch(Exception):
     """A topic exists with another number of partitions: keys would lie where nobody looks for them."""
 
 

@@ -58,11 +58,11 @@ _CODES = {
 }
 
 
-class UnsupportedBroker(Exception):  # noqa: N818 - what it is
+class UnsupportedBroker(Exception):
     """The broker is older than RabbitMQ 4 or speaks no streams."""
 
 
-class Refused(Exception):  # noqa: N818 - what it is
+class Refused(Exception):
     """The broker understood and said no. `code` is the stream protocol's response code."""
 
     def __init__(self, what: str, code: int) -> None:
@@ -254,7 +254,8 @@ class Wire(Client):
             self._write(struct.pack(">IHHIH", 10, 0x8016, 1, _U32.unpack_from(frame, 4)[0], _OK))
             raise ConnectionError(f"{self.address} closed the connection: {frame[12 : 12 + size].decode()}")
         elif key == _CREDIT_FAILED:
-            log.warning("credit_refused", code=int.from_bytes(frame[4:6], "big"), subscription=frame[6])
+            # credit for a consumer that is not active is taken all the same, says the broker's source
+            log.debug("credit_refused", code=int.from_bytes(frame[4:6], "big"), subscription=frame[6])
         elif key != 23:
             self._resolve(frame)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -39,6 +40,10 @@ GRACE_S = 2.0
 _MAX_SUBSCRIPTIONS = 255
 _BACKOFF_S = (0.05, 2.0)
 _REQUEUE_S = 0.3
+_SETTLE_S = 0.05
+"""A connection that closes right after it gave a partition back leaves that partition to nobody
+(RabbitMQ 4.0).
+"""
 
 
 class Reader:
@@ -63,6 +68,7 @@ class Reader:
         self._free = list(range(_MAX_SUBSCRIPTIONS, -1, -1))
         self._tasks: set[asyncio.Task[None]] = set()
         self._total_bytes = 0
+        self._answered_at = 0.0
         self._joining = asyncio.Lock()
 
     # -- life
@@ -99,6 +105,8 @@ class Reader:
                 await asyncio.gather(*busy)
         except TimeoutError:
             log.warning("left_with_batches_in_hand", batches=len(busy))
+        if time.monotonic() - self._answered_at < _SETTLE_S:
+            await asyncio.sleep(_SETTLE_S)
         self._forget()
         wire, self.wire = self.wire, None
         if wire is not None:
@@ -193,15 +201,16 @@ class Reader:
                 self._free.append(number)
             raise
 
-    def requeue(self, partition: Partition, *, after_s: float = _REQUEUE_S) -> None:
-        """Give a partition back and queue for it again: the broker never tells a worker that it
-        was fenced.
+    def requeue(self, partition: Partition, *, after_s: float = _REQUEUE_S, absent_s: float = 0.0) -> None:
+        """Give a partition back and queue for it again: the broker never tells a worker that it was fenced.
+
+        `after_s` is how long to wait first, about; `absent_s` how long to stay out of the queue.
         """
         self._close(partition)
-        self._spawn(self._requeue(partition, after_s))
+        self._spawn(self._requeue(partition, after_s * random.uniform(0.5, 1.5), absent_s))
 
-    async def _requeue(self, partition: Partition, after_s: float) -> None:
-        await asyncio.sleep(after_s * random.uniform(0.5, 1.5))
+    async def _requeue(self, partition: Partition, after_s: float, absent_s: float) -> None:
+        await asyncio.sleep(after_s)
         wire, number = self.wire, partition.subscription
         if wire is None or number is None or partition.claim is not None:
             return
@@ -211,6 +220,7 @@ class Reader:
             await wire.request(f"leaving {partition.stream}", wire.unsubscribe(number))
         except (Refused, ConnectionError) as error:
             log.warning("unsubscribe_failed", stream=partition.stream, error=str(error))
+        await asyncio.sleep(absent_s)
         if wire is self.wire:
             self._free.insert(0, number)
             await self._join()
@@ -238,6 +248,7 @@ class Reader:
             if self.wire is not None:
                 self.wire.answer_update(correlation, None)
             return
+        log.debug("consumer_update", stream=partition.stream, active=active)
         if not active:
             partition.active = False
         partition.updates.append((subscription, active, correlation))
@@ -256,7 +267,10 @@ class Reader:
             else:
                 await self._give(partition)
             if wire is self.wire:
+                log.debug("consumer_update_answered", stream=partition.stream, active=active, offset=offset)
                 wire.answer_update(correlation, offset)
+                self._answered_at = time.monotonic()
+                self._return_credit(partition)
         if wire is self.wire:
             partition.following = False
 
@@ -289,14 +303,13 @@ class Reader:
         self._close(partition)
 
     def _close(self, partition: Partition) -> None:
-        """Shut the gate, forget the chunks and return their credit."""
+        """Shut the gate and forget the chunks; their credit is returned when the partition is ours again."""
         if partition.open:
             metrics.PARTITIONS_OPEN.labels(partition.topic).dec()
         if partition.halted is not None:
             metrics.PARTITION_HALTED.labels(partition.topic, str(partition.number)).set(0)
         self._total_bytes -= partition.held_bytes
         partition.stop()
-        self._return_credit(partition)
 
     def fence(self, partition: Partition, epoch: int) -> None:
         """Somebody else has claimed it: stop, and queue up again."""
@@ -327,7 +340,12 @@ class Reader:
             self.committed(partition, partition.committed)
 
     def _return_credit(self, partition: Partition) -> None:
+        """Let the broker send as many chunks more as were taken in: only while it may, since it takes credit
+        for an inactive consumer as an error, and only while there is room.
+        """
         if not partition.owed or self.wire is None or partition.subscription is None:
+            return
+        if not partition.active or partition.halted is not None:
             return
         if partition.held_bytes < PARTITION_BYTES and (
             self._total_bytes < TOTAL_BYTES or partition.held_bytes == 0

@@ -12,6 +12,7 @@ import time
 import structlog
 
 from streams import metrics
+from streams.batches import Positions
 from streams.transport.partition import Partition
 from streams.transport.reader import Reader
 from streams.wire import Refused, Wire
@@ -20,7 +21,10 @@ log = structlog.get_logger(__name__)
 
 UNVERIFIED_S = 1.0
 SILENT_S = 5.0
+ORPHAN_S = 3.0
 _EVERY_S = 0.5
+_ORPHAN_WINDOW_S = 3.0
+_ORPHAN_ABSENT_S = 1.2
 
 
 class Watchdog:
@@ -32,13 +36,15 @@ class Watchdog:
         self._reader = reader
         self._unverified_s = unverified_s
         self._silent_s = silent_s
+        self._seen: dict[tuple[str, int], tuple[int, float]] = {}
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(_EVERY_S)
             try:
                 await self.look()
-            except (OSError, Refused, TimeoutError) as error:
+                await self.look_for_orphans()
+            except (OSError, Refused) as error:
                 log.warning("watchdog_failed", error=str(error))
 
     async def look(self) -> None:
@@ -95,3 +101,37 @@ class Watchdog:
             self._reader.requeue(partition)
         else:
             partition.since = time.monotonic()
+
+    async def look_for_orphans(self) -> None:
+        """Leave the queues of partitions that nobody reads, so that the broker chooses an owner anew.
+
+        The broker does so once the queue is empty, so all workers leave it in the same second of the clock.
+        Errors: as `look`.
+        """
+        wire, ownership = self._reader.wire, self._reader.ownership
+        if wire is None or not isinstance(ownership, Positions):
+            return
+        idle: dict[str, list[Partition]] = {}
+        for partition in self._reader.partitions.values():
+            if partition.subscription is not None and partition.claim is None and not partition.following:
+                idle.setdefault(partition.topic, []).append(partition)
+        for topic, partitions in idle.items():
+            try:
+                positions = await ownership.positions(topic)
+            except Exception:
+                log.warning("positions_unavailable", topic=topic, exc_info=True)
+                continue
+            for partition in partitions:
+                await self._look_for_orphan(wire, partition, positions.get(partition.number, 0))
+
+    async def _look_for_orphan(self, wire: Wire, partition: Partition, position: int) -> None:
+        key, now = (partition.topic, partition.number), time.monotonic()
+        seen, since = self._seen.get(key, (-1, now))
+        if seen != position or (await wire.stats(partition.stream)).committed_chunk_id < position:
+            self._seen[key] = (position, now)
+        elif now - since > ORPHAN_S and time.time() % _ORPHAN_WINDOW_S < _ORPHAN_ABSENT_S / 2:
+            self._seen[key] = (position, now)
+            if partition.claim is None and not partition.following:
+                metrics.STUCK.labels(partition.topic).inc()
+                log.error("partition_orphaned", stream=partition.stream, next_offset=position)
+                self._reader.requeue(partition, after_s=0.0, absent_s=_ORPHAN_ABSENT_S)

@@ -95,6 +95,9 @@ class SqliteOwnership:
     async def restore(self, topic: str, partition: int, claim: Claim) -> None:
         self.restored.append((topic, partition, claim.epoch))
 
+    async def positions(self, topic: str) -> Mapping[int, int]:
+        return dict(self.db.execute("SELECT partition, next_offset FROM offsets WHERE topic = ?", (topic,)))
+
     async def advance(
         self,
         topic: str,
