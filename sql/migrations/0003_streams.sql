@@ -39,7 +39,8 @@ CREATE TABLE batches (
   parked integer NOT NULL,
   quarantined integer NOT NULL,
   recognised_paise bigint NOT NULL DEFAULT 0,
-  link bytea NOT NULL,
+  content bytea NOT NULL,                               -- digest of the canonical text of what it booked
+  link bytea NOT NULL,                                  -- of the hash chain: over the link before, this row and the content
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   UNIQUE (topic, partition, consumer_group, batch_no),
   CONSTRAINT every_record_has_one_outcome CHECK (n_records = posted + refused + existing + conflict + parked + quarantined)   -- I7

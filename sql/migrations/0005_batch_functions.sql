@@ -131,25 +131,34 @@ RETURNS integer LANGUAGE sql AS $$
   SELECT count(*)::integer FROM kept
 $$;
 
--- Close the batch: its counts and its link. The link hashes the previous link, the batch's own line and its rows' canonical text.
+-- Close the batch: its counts and its link in the chain. p_canonical is the text of what it booked, in order.
 CREATE FUNCTION finish_batch(p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_batch_no bigint, p_epoch bigint,
   p_incarnation integer, p_from bigint, p_to bigint, p_link bytea, p_canonical text, p_n_records integer, p_posted integer,
   p_refused integer, p_existing integer, p_conflict integer, p_parked integer, p_quarantined integer, p_recognised bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-  v_link bytea := batch_link(p_link, concat_ws('|', p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_from, p_to, p_n_records,
-    p_posted, p_refused, p_existing, p_conflict, p_parked, p_quarantined, p_recognised), p_canonical);
+  v_content bytea := sha256(convert_to(coalesce(p_canonical, ''), 'UTF8'));
+  v_link bytea := batch_link(p_link, batch_line(p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_from, p_to, p_n_records,
+    p_posted, p_refused, p_existing, p_conflict, p_parked, p_quarantined, p_recognised), v_content);
 BEGIN
   INSERT INTO batches (id, topic, partition, consumer_group, batch_no, epoch, incarnation, from_offset, to_offset, n_records,
-                       posted, refused, existing, conflict, parked, quarantined, recognised_paise, link)
+                       posted, refused, existing, conflict, parked, quarantined, recognised_paise, content, link)
     VALUES (p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_epoch, p_incarnation, p_from, p_to, p_n_records,
-            p_posted, p_refused, p_existing, p_conflict, p_parked, p_quarantined, p_recognised, v_link);
+            p_posted, p_refused, p_existing, p_conflict, p_parked, p_quarantined, p_recognised, v_content, v_link);
   UPDATE consumer_offsets SET link = v_link WHERE topic = p_topic AND partition = p_partition AND consumer_group = p_group;
 END $$;
 
-CREATE FUNCTION batch_link(p_previous bytea, p_line text, p_canonical text) RETURNS bytea
+-- One link of the hash chain: over the link before it, the batch's own line, and the digest of what it booked.
+CREATE FUNCTION batch_link(p_previous bytea, p_line text, p_content bytea) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT sha256(p_previous || convert_to(p_line || E'\n' || coalesce(p_canonical, ''), 'UTF8'))
+  SELECT sha256(p_previous || convert_to(p_line, 'UTF8') || p_content)
+$$;
+CREATE FUNCTION batch_line(p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_batch_no bigint, p_from bigint, p_to bigint,
+  p_n_records integer, p_posted integer, p_refused integer, p_existing integer, p_conflict integer, p_parked integer, p_quarantined integer,
+  p_recognised bigint)
+RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT concat_ws('|', p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_from, p_to, p_n_records,
+                   p_posted, p_refused, p_existing, p_conflict, p_parked, p_quarantined, p_recognised) || E'\n'
 $$;
 
 RESET ROLE;

@@ -25,11 +25,11 @@ RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- The canonical text of one transaction, with its legs: what the hash chain protects.
-CREATE FUNCTION canonical_transaction(p_id uuid, p_wallet uuid, p_seq bigint, p_kind transaction_kind, p_credits bigint, p_amount bigint,
+CREATE FUNCTION canonical_transaction(p_id uuid, p_wallet uuid, p_seq bigint, p_kind text, p_credits bigint, p_amount bigint,
   p_after bigint, p_locked bigint, p_key text, p_hash bytea, p_legs text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT p_id::text || '|' || p_wallet || '|' || p_seq || '|' || p_kind || '|' || p_credits || '|' || p_amount || '|' || p_after || '|'
-      || p_locked || '|' || p_key || '|' || encode(p_hash, 'hex') || '|' || coalesce(p_legs, '') || E'\n'
+  SELECT p_id::text || '|' || p_wallet::text || '|' || p_seq::text || '|' || p_kind || '|' || p_credits::text || '|' || p_amount::text || '|'
+      || p_after::text || '|' || p_locked::text || '|' || p_key || '|' || encode(p_hash, 'hex') || '|' || coalesce(p_legs, '') || E'\n'
 $$;
 
 -- Move credits of a lot from one place to another ('free', 'held', 'spent', 'expired', 'debt_paid'); returns what that earned.
@@ -102,7 +102,7 @@ BEGIN
         FROM unnest(p_accounts, p_amounts) WITH ORDINALITY AS l (account, amount, ord) WHERE l.amount <> 0
     RETURNING leg, account, amount)
   SELECT string_agg(account || ':' || amount, ',' ORDER BY leg) INTO v_legs FROM leg;
-  RETURN canonical_transaction(p_id, p_wallet, w.seq, p_kind, p_effect, p_amount, w.available_credits, w.locked_credits, p_key, p_hash, v_legs);
+  RETURN canonical_transaction(p_id, p_wallet, w.seq, p_kind::text, p_effect, p_amount, w.available_credits, w.locked_credits, p_key, p_hash, v_legs);
 END $$;
 
 -- Expire credits that are free in one lot, as a transaction of its own.

@@ -152,7 +152,7 @@ BEGIN
            array_agg(coalesce(e.recognised, 0) ORDER BY g),
            array_agg(CASE WHEN s.ord IS NULL THEN '' ELSE canonical_transaction(s.id, s.wallet, s.seq, 'spend', -s.credits, s.credits,
                s.opening - s.high, s.locked, s.key, s.hash,
-               'wallet:' || s.credits || ',credits_spent:-' || s.credits) END ORDER BY g),
+               'wallet:' || s.credits::text || ',credits_spent:-' || s.credits::text) END ORDER BY g),
            coalesce(sum(e.recognised), 0),
            bool_and(s.ord IS NULL OR e.credits IS NOT DISTINCT FROM s.credits)
       INTO r_outcome, r_id, r_balance, v_recognised, v_canonical, v_batch_recognised, v_covered

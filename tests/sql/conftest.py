@@ -6,18 +6,18 @@ import asyncpg
 import pytest
 
 from sql.db import Database, DatabaseSettings
-from tests.conftest import Database as TestDatabase
+from tests.conftest import Database as Prepared
 
 
 @pytest.fixture
-async def db(database: TestDatabase) -> AsyncIterator[Database]:
+async def db(database: Prepared) -> AsyncIterator[Database]:
     """Our pool."""
     async with await Database.connect(DatabaseSettings(database_url=database.url)) as pool:
         yield pool
 
 
 @pytest.fixture
-async def admin(database: TestDatabase) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def admin(database: Prepared) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """The superuser."""
     connection = await asyncpg.connect(database.admin_url)
     yield connection

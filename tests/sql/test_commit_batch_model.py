@@ -10,7 +10,9 @@ import pytest
 
 from domain.commands import Kind, Status
 from domain.lots import Place
+from sql import invariants
 from sql.db import Database, DatabaseSettings
+from tests.conftest import Database as Prepared
 from tests.sql.books import Connection, booked, differences, specified, spent_as_told
 from tests.sql.worlds import World, same
 
@@ -54,12 +56,13 @@ async def told_what_happened(world: World) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_commit_batch_answers_and_books_as_specified(
-    db: Database, admin: Connection, seed: int
+    db: Database, database: Prepared, admin: Connection, seed: int
 ) -> None:
     world = World(db, admin, random.Random(seed))
     await world.begin(random.Random(seed).choice([2, 6, 15]))
     await play(world, BATCHES)
     await told_what_happened(world)
+    assert await invariants.check(database.readonly_url) == []
 
 
 async def test_commit_batch_is_the_same_through_the_pooler(pooled_url: str, admin: Connection) -> None:

@@ -87,29 +87,17 @@ class World:
         """A payments row as the verifier left it: verified (its credits are pending), held, or neither."""
         pack, verified, held = self.rng.choice(PACKS), self.rng.random() < 0.9, self.rng.random() < 0.1
         split = split_inclusive(pack.price_paise, inter_state=self.rng.random() < 0.5)
-        payment = Payment(wallet_id, split, pack.base, pack.bonus, verified=verified, held=held)
         id_ = uuid7()
-        await self.admin.execute(
-            """
-            INSERT INTO payments (id, user_id, wallet_id, order_id, amount, base_credits, bonus_credits,
-              credits_granted, taxable_amount, cgst_amount, sgst_amount, igst_amount, gst_amount,
-              place_of_supply, status, verified_at, idempotency_key, request_hash)
-            VALUES ($1, $2, $3, $14, $4, $5, $6, $7, $8, $9, $10, $11, $12, '29', $13::text,
-              CASE WHEN $13 IN ('verified', 'held') THEN now() END, $14, '')
-            """,
-            *(id_, self.user, wallet_id, pack.price_paise, pack.base, pack.bonus, pack.credits),
-            *(split.taxable_paise, split.cgst_paise, split.sgst_paise, split.igst_paise, split.tax_paise),
-            *(("held" if held else "verified") if verified else "active", f"web:{id_}"),
-        )
-        if verified and not held:
+        async with self.admin.transaction():
             await self.admin.execute(
-                "UPDATE wallets SET pending_credits = pending_credits + $2 WHERE id = $1",
-                wallet_id,
-                pack.credits,
+                _PAYMENT,
+                *(id_, self.user, wallet_id, pack.price_paise, pack.base, pack.bonus, pack.credits),
+                *(split.taxable_paise, split.cgst_paise, split.sgst_paise, split.igst_paise, split.tax_paise),
             )
-            if wallet_id in self.model.wallets:
-                self.model.expect_credits(wallet_id, pack.credits)
-        self.payments[id_] = payment
+            await self.admin.execute(_TELL, "created", pack.credits, pack.price_paise)
+        self.payments[id_] = Payment(wallet_id, split, pack.base, pack.bonus, verified=False)
+        if verified:
+            await self._verify(id_, held=held)
         return id_
 
     async def command(self, topic: str) -> Command:
@@ -265,23 +253,24 @@ class World:
                 continue
             payment_id = UUID(self.extras[queue[0].id]["payment_id"])
             payment = self.payments.get(payment_id)
-            if (
-                payment is not None
-                and payment.wallet_id == wallet_id
-                and not (payment.verified and not payment.held)
-            ):
-                await self._verify(payment_id, payment)
+            ours = payment is not None and payment.wallet_id == wallet_id
+            if payment is not None and ours and not payment.verified:
+                await self._verify(payment_id, held=False)
+            elif payment is not None and ours and payment.held:
+                self.payments[payment_id] = replace(payment, held=False)
+                await self.admin.execute("UPDATE payments SET status = 'verified' WHERE id = $1", payment_id)
             else:
                 await self.admin.execute(_GIVE_UP, topic, str(wallet_id))
                 queue.pop(0)
 
-    async def _verify(self, payment_id: UUID, payment: Payment) -> None:
-        self.payments[payment_id] = replace(payment, verified=True, held=False)
+    async def _verify(self, payment_id: UUID, *, held: bool) -> None:
+        payment = replace(self.payments[payment_id], verified=True, held=held)
+        self.payments[payment_id] = payment
         self.model.expect_credits(payment.wallet_id, payment.credits_granted)
-        await self.admin.execute(
-            "UPDATE payments SET status = 'verified', verified_at = now() WHERE id = $1", payment_id
-        )
-        await self.admin.execute(_EXPECT, payment.wallet_id, payment.credits_granted)
+        async with self.admin.transaction():
+            await self.admin.execute(_VERIFY, payment_id, "held" if held else "verified")
+            await self.admin.execute(_EXPECT, payment.wallet_id, payment.credits_granted)
+            await self.admin.execute(_TELL, "verified", payment.credits_granted, payment.amount_paise)
 
     def _as_known(self, command: Command) -> Command:
         """The command with what its payments row says by now."""
@@ -291,6 +280,23 @@ class World:
         return replace(command, payment=self.payments[UUID(payment_id)])
 
 
+_PAYMENT = """
+INSERT INTO payments (id, user_id, wallet_id, order_id, amount, base_credits, bonus_credits, credits_granted,
+    taxable_amount, cgst_amount, sgst_amount, igst_amount, gst_amount, place_of_supply, status, idempotency_key,
+    request_hash)
+  VALUES ($1, $2, $3, $1::uuid::text, $4, $5, $6, $7, $8, $9, $10, $11, $12, '29', 'active',
+    'web:' || $1::uuid::text, '')
+"""
+_VERIFY = "UPDATE payments SET status = $2, verified_at = now() WHERE id = $1"
+# As the functions of payments tell analytics.billing, on a chain of its own.
+_TELL = """
+WITH chain AS MATERIALIZED (SELECT * FROM begin_chain('desk', 0, 'test')),
+told AS MATERIALIZED (
+  SELECT count(*) FROM chain c, emit('desk', 0, 'test', c.incarnation, c.batch_no, ARRAY['analytics.billing'], ARRAY[0],
+    ARRAY[payment_delta($1, now(), 1, $2, $3)]))
+SELECT finish_batch(uuidv7(), 'desk', 0, 'test', c.batch_no, 0, c.incarnation, 0, 0, c.link, '', 1, 1, 0, 0, 0, 0, 0, 0)
+  FROM chain c, told
+"""
 _EXPECT = "UPDATE wallets SET pending_credits = pending_credits + $2 WHERE id = $1"
 _WAITING = """
 SELECT DISTINCT ON (topic, key) id, topic, key, attempt FROM retries WHERE state = 'due' ORDER BY topic, key, id
