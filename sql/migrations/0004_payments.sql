@@ -194,12 +194,15 @@ CREATE TABLE refunds (
 );
 CREATE INDEX refunds_payment ON refunds (payment_id);
 
+-- Counters of documents: one row per series and financial year, advanced under its lock in the transaction that issues them.
 CREATE TABLE invoice_series (
   series text COLLATE "C" NOT NULL CHECK (series ~ '^[A-Z]{3}$'),
   financial_year smallint NOT NULL,                     -- the year it starts, IST
-  last_number bigint NOT NULL DEFAULT 0,
+  last_number bigint NOT NULL DEFAULT 0 CHECK (last_number BETWEEN 0 AND 999999999),
   PRIMARY KEY (series, financial_year)
 ) WITH (fillfactor = 20);
+
+-- Tax invoices and credit notes, frozen when issued; only what became of their picture and a voiding come later.
 CREATE TABLE invoices (
   id uuid PRIMARY KEY,
   kind text NOT NULL CHECK (kind IN ('tax_invoice', 'credit_note')),
@@ -208,22 +211,37 @@ CREATE TABLE invoices (
   financial_year smallint NOT NULL,
   serial bigint NOT NULL,
   payment_id uuid NOT NULL,
+  user_id uuid NOT NULL,
   refund_id uuid,
   invoice_id uuid,                                      -- of a credit note: what it corrects
   place_of_supply text NOT NULL,
-  gross_amount bigint NOT NULL,                         -- paise, as all below
-  taxable_amount bigint NOT NULL,
-  cgst_amount bigint NOT NULL,
-  sgst_amount bigint NOT NULL,
-  igst_amount bigint NOT NULL,
-  document jsonb NOT NULL,
+  gross_amount bigint NOT NULL CHECK (gross_amount > 0),   -- paise, as all below
+  taxable_amount bigint NOT NULL CHECK (taxable_amount >= 0),
+  cgst_amount bigint NOT NULL CHECK (cgst_amount >= 0),
+  sgst_amount bigint NOT NULL CHECK (sgst_amount >= 0),
+  igst_amount bigint NOT NULL CHECK (igst_amount >= 0),
+  document jsonb NOT NULL,                              -- everything that is printed
+  issued_at timestamptz NOT NULL,                       -- the event's time: decides the financial year
+  recorded_at timestamptz NOT NULL DEFAULT now(),
+  batch_id uuid,                                        -- of a tax invoice
   rendered_at timestamptz,
-  storage_key text,
-  voided_at timestamptz,
-  issued_at timestamptz NOT NULL,
-  UNIQUE (series, financial_year, serial)
-);
+  storage_key text COLLATE "C",
+  render_attempt integer NOT NULL DEFAULT 0,
+  render_after timestamptz NOT NULL DEFAULT '-infinity',   -- a lease, or the pause after a failure
+  render_error text,
+  voided_at timestamptz,                                -- a voided document keeps its number
+  void_reason text,
+  UNIQUE (series, financial_year, serial),
+  CONSTRAINT invoice_number CHECK (number = series || '/' || lpad((financial_year % 100)::text, 2, '0') || '/' || lpad(serial::text, 9, '0')),
+  CONSTRAINT invoice_parts CHECK (gross_amount = taxable_amount + cgst_amount + sgst_amount + igst_amount),
+  CONSTRAINT credit_note_corrects CHECK ((kind = 'credit_note') = (invoice_id IS NOT NULL AND refund_id IS NOT NULL)),
+  CONSTRAINT invoice_rendered CHECK (rendered_at IS NULL OR storage_key IS NOT NULL)
+) WITH (fillfactor = 80);
 CREATE UNIQUE INDEX invoices_payment ON invoices (payment_id) WHERE kind = 'tax_invoice';
+CREATE UNIQUE INDEX invoices_refund ON invoices (refund_id) WHERE kind = 'credit_note';
+CREATE INDEX invoices_corrections ON invoices (invoice_id) WHERE kind = 'credit_note';
+CREATE INDEX invoices_user ON invoices (user_id, issued_at);
+CREATE INDEX invoices_unrendered ON invoices (render_after, id) WHERE rendered_at IS NULL;
 
 CREATE TABLE billing_events (
   id uuid PRIMARY KEY DEFAULT uuidv7(),
