@@ -23,7 +23,7 @@ from domain.gst import split_inclusive
 from domain.packs import pack_for
 from gateway.entities import Order
 from gateway.errors import GatewayError, NotFound
-from sql import payments, webhooks
+from sql import invariants, payments, webhooks
 from sql.db import Database, DatabaseSettings
 from sql.payments import NewPayment, Payment
 from sql.webhooks import NewWebhook
@@ -90,6 +90,7 @@ class Shop:
     gateway: Gateway
     admin: asyncpg.Connection
     app_url: str
+    readonly_url: str
     relay: Relay
     verifier: Verifier
     positions: dict[tuple[str, int], tuple[int, int, int]] = field(default_factory=dict)
@@ -244,6 +245,10 @@ class Shop:
 
     # What there is.
 
+    async def violations(self) -> list[str]:
+        """Every invariant that does not hold."""
+        return [str(violation) for violation in await invariants.check(self.readonly_url)]
+
     async def balance(self, wallet: UUID) -> tuple[int, int]:
         """(available, pending) credits."""
         row = await self.admin.fetchrow(
@@ -279,6 +284,17 @@ async def shop(database) -> AsyncIterator[Shop]:  # type: ignore[no-untyped-def]
     windows = FraudWindows(db)
     ownership = PostgresOwnership(db, GROUP, [core.marks.restore, windows.restore])
     verifier = Verifier(core, gateway, shard=0)
-    yield Shop(core, kept, ownership, windows, gateway, admin, database.url, Relay(core), verifier)
+    yield Shop(
+        core,
+        kept,
+        ownership,
+        windows,
+        gateway,
+        admin,
+        database.url,
+        database.readonly_url,
+        Relay(core),
+        verifier,
+    )
     await admin.close()
     await db.close()

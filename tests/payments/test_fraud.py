@@ -247,6 +247,7 @@ async def test_a_person_decides_about_a_held_payment_once(
     assert (await shop.payment(payment.id)).status == status
     assert await shop.balance(payment.wallet_id) == balance
     assert await shop.admin.fetchval("SELECT count(*) FROM audit_logs") == 1
+    assert await shop.violations() == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "192.168.0.9", "::1", "fd00::7"])
@@ -272,6 +273,7 @@ async def test_a_user_who_pays_too_often_is_held_by_velocity(shop: Shop) -> None
     states = [(await shop.payment(order.id)).status for order in orders]
     assert sorted(states) == ["credited"] * 5 + ["held"] * 3
     assert await shop.balance(buyer[1]) == (7_500, 4_500)
+    assert await shop.violations() == []
 
 
 def recount(folded: Sequence[VelocitySignal], s: VelocitySignal) -> dict[str, list[int]]:

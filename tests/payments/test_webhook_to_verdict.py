@@ -30,6 +30,20 @@ async def test_a_paid_order_is_credited_once_and_every_status_is_counted(shop: S
     assert after.instrument == f"upi:{payment.order_id}@bank"
     assert await shop.balance(payment.wallet_id) == (5_500, 0)
     assert await shop.by_status() == {"created": 1, "verified": 1, "credited": 1}
+    assert await shop.violations() == []
+
+
+async def test_an_inbox_message_published_twice_is_acted_on_once(shop: Shop) -> None:
+    payment = await shop.order()
+    await shop.hear(shop.webhook(payment.order_id), shop.webhook(payment.order_id, "FAILED", "2"))
+    await shop.relay.once()
+    (message,) = [m for m in shop.kept.sent if m.topic == "webhook.processing"]
+    for values in ([message.value, message.value], [message.value]):
+        batch = await shop.batch("webhook.processing", message.partition, values)
+        await shop.handlers()["webhook.processing"](batch)
+    assert await shop.counts("webhook.processing") == {"posted": 2, "existing": 4}
+    (signals,) = [m for m in shop.kept.sent if m.topic == "payment.processing"]
+    assert signals.value.count(b"inbox_id") == 2
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,6 +76,7 @@ async def test_messages_doubled_and_out_of_order_credit_each_success_once(shop: 
     failures = await shop.admin.fetchval("SELECT count(*) FROM payments WHERE failed_at IS NOT NULL")
     assert counted == {"created": 24, "verified": 16, "credited": 16, "failed": failures}
     assert await shop.admin.fetchval("SELECT count(*) FROM quarantine") == 0
+    assert await shop.violations() == []
 
 
 async def test_a_failure_replayed_after_the_success_changes_nothing(shop: Shop) -> None:
@@ -131,6 +146,7 @@ async def test_a_paid_order_of_another_amount_or_currency_is_a_case_and_no_credi
         "payment_mismatchopen"
     ]
     assert await shop.by_status() == {"created": 1, "mismatch": 1}
+    assert await shop.violations() == []
 
 
 async def test_forged_events_are_quarantined_and_move_nothing(shop: Shop) -> None:
@@ -221,6 +237,7 @@ async def test_a_webhook_for_an_unknown_order_waits_for_its_row_and_then_counts(
     assert (await shop.payment(new.id)).status == "credited"
     assert await shop.by_status() == {"created": 1, "failed": 1, "verified": 1, "credited": 1}
     assert [a.cf_payment_id for a in await get_attempts(shop.db, new.order_id)] == ["1", "2"]
+    assert await shop.violations() == []
 
 
 async def test_an_order_that_never_appears_is_dead_after_its_limit_and_retried_by_one(shop: Shop) -> None:
