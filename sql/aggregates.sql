@@ -5,7 +5,7 @@
 -- that have all of having_pairs ('name=value'), broken down by one dimension's values or not at all; and, from the same snapshot,
 -- the offset that each partition of the topic had committed.
 WITH part AS (
-  SELECT CASE WHEN $3 = 0 THEN w.window_start ELSE date_bin(make_interval(secs => $3), w.window_start, 'epoch') END AS starts,
+  SELECT coalesce(date_bin(make_interval(secs => nullif($3, 0)), w.window_start, 'epoch'), w.window_start) AS starts,
          (regexp_match(',' || w.dimension || ',', ',' || $7::text || '=([^,]*),'))[1] AS value, w.count, w.credits, w.amount_paise
     FROM billing_windows w
    WHERE w.metric = $1 AND w.resolution = $2 AND w.window_start >= $4 AND w.window_start < $5

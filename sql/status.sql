@@ -44,16 +44,22 @@ SELECT topic, owner, count(*) AS partitions FROM consumer_offsets
 
 -- name: get_series(from_at)
 -- Minute windows since, summed per metric and the dimension that the live page shows.
-SELECT metric, window_start, CASE WHEN metric IN ('payments', 'credits_granted') THEN dimension ELSE '' END AS dimension,
-       sum(count)::bigint AS count, sum(credits)::bigint AS credits, sum(amount_paise)::bigint AS amount_paise
-  FROM billing_windows
- WHERE metric IN ('credits_granted', 'credits_spent', 'credits_expired', 'payments') AND resolution = '1m' AND window_start >= $1
- GROUP BY 1, 2, 3;
+WITH part AS (
+  SELECT metric, window_start, CASE WHEN metric IN ('payments', 'credits_granted') THEN dimension ELSE '' END AS dimension,
+         count, credits, amount_paise
+    FROM billing_windows
+   WHERE metric IN ('credits_granted', 'credits_spent', 'credits_expired', 'payments') AND resolution = '1m' AND window_start >= $1
+)
+SELECT metric, window_start, dimension, sum(count)::bigint AS count, sum(credits)::bigint AS credits, sum(amount_paise)::bigint AS amount_paise
+  FROM part GROUP BY metric, window_start, dimension;
 
 -- name: get_today()
--- Today's totals (an IST day) per metric and dimension of interest, and the features that spent most.
-SELECT metric, CASE WHEN metric = 'credits_spent' THEN 'feature=' || coalesce((regexp_match(',' || dimension || ',', ',feature=([^,]*),'))[1], '-')
-                    ELSE dimension END AS dimension,
-       sum(count)::bigint AS count, sum(credits)::bigint AS credits, sum(amount_paise)::bigint AS amount_paise
-  FROM billing_windows WHERE resolution = '1d' AND window_start = date_trunc('day', now(), 'Asia/Kolkata')
- GROUP BY 1, 2;
+-- Today's totals (an IST day) per metric and dimension; of spent credits, per feature.
+WITH part AS (
+  SELECT metric, CASE WHEN metric <> 'credits_spent' THEN dimension
+                      ELSE coalesce((regexp_match(',' || dimension || ',', ',(feature=[^,]*),'))[1], 'feature=-') END AS dimension,
+         count, credits, amount_paise
+    FROM billing_windows WHERE resolution = '1d' AND window_start = date_trunc('day', now(), 'Asia/Kolkata')
+)
+SELECT metric, dimension, sum(count)::bigint AS count, sum(credits)::bigint AS credits, sum(amount_paise)::bigint AS amount_paise
+  FROM part GROUP BY metric, dimension;

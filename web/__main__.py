@@ -1,0 +1,71 @@
+"""`python -m web [--port N] [--host H]`: the web process, until SIGTERM or SIGINT; requests under way are finished."""
+
+import argparse
+import asyncio
+import logging
+import signal
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from web.app import make_app
+from web.settings import WebSettings
+
+log = structlog.get_logger("web")
+
+
+async def serve(settings: WebSettings) -> None:
+    """Serve until a signal; then stop listening, finish, close."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    runner = web.AppRunner(
+        make_app(settings), access_log=None, shutdown_timeout=settings.web_shutdown_s, keepalive_timeout=75.0
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, settings.web_host, settings.web_port, backlog=1024, reuse_address=True)
+    await site.start()
+    log.info("listening", host=settings.web_host, port=_port(runner))
+    await stopping.wait()
+    log.info("stopping")
+    await runner.cleanup()
+    log.info("stopped")
+
+
+def _port(runner: web.AppRunner) -> int:
+    address: tuple[str, int] = runner.addresses[0]
+    return address[1]
+
+
+def configure_logs(level: str) -> None:
+    """One JSON object per line on stdout; warnings of libraries too."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        level=logging.WARNING, format='{"level":"%(levelname)s","logger":"%(name)s","event":"%(message)r"}'
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m web", description=__doc__)
+    parser.add_argument("--port", type=int, help="default: WEB_PORT")
+    parser.add_argument("--host", help="default: WEB_HOST")
+    args = parser.parse_args()
+    given = {"web_port": args.port, "web_host": args.host}
+    settings = WebSettings(**{name: value for name, value in given.items() if value is not None})
+    configure_logs(settings.web_log_level)
+    uvloop.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

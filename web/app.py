@@ -1,0 +1,57 @@
+"""The application: its services opened and closed around it, its routes, its middleware."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from gateway.client import open_client
+from gateway.settings import GatewaySettings
+from sql.db import Database, DatabaseSettings
+from web.live import HUB, Hub
+from web.middleware import around
+from web.router import add_routes
+from web.services import SERVICES, Services
+from web.settings import WebSettings
+
+
+def make_app(
+    settings: WebSettings | None = None,
+    gateway_settings: GatewaySettings | None = None,
+    database_settings: DatabaseSettings | None = None,
+) -> web.Application:
+    """An application that opens its services when it starts; each setting not given is the environment's."""
+    app = web.Application(middlewares=[around], client_max_size=0)
+    add_routes(app)
+    app.cleanup_ctx.append(
+        _services(
+            settings or WebSettings(),
+            gateway_settings or GatewaySettings(),
+            database_settings or DatabaseSettings(),
+        )
+    )
+    app.on_shutdown.append(_drain)
+    return app
+
+
+def _services(
+    settings: WebSettings, gateway_settings: GatewaySettings, database_settings: DatabaseSettings
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def opened(app: web.Application) -> AsyncIterator[None]:
+        db = Database(database_settings)
+        async with open_client(gateway_settings) as gateway:
+            services = app[SERVICES] = Services(settings, gateway_settings, db, gateway)
+            hub = app[HUB] = Hub(services)
+            watching = asyncio.create_task(hub.run())
+            yield
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await db.close()
+
+    return opened
+
+
+async def _drain(app: web.Application) -> None:
+    """No new work: not ready any more, live streams end."""
+    app[SERVICES].draining = True
+    app[HUB].close()

@@ -1,0 +1,176 @@
+"""One call of the API: who, with what, under which key; and the shape of routes.
+
+A route names its types, so that the body is read strictly before a handler sees it, and a description of the
+API can be generated from the same table.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from web.auth import Caller, Scope
+from web.problems import Problem, not_found
+from web.services import SERVICES, Services
+from web.shapes import NoQuery
+from web.strict import Decoder, Malformed
+
+BODY_BYTES: Final = 64 * 1024
+USAGE_BODY_BYTES: Final = 1024 * 1024
+SLOW_BODY_S: Final = 15.0
+_KEY: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,128}")  # printable, no space, no ':'
+_STATUS: Final = {"metadata_too_large": 422, "invalid_request": 422, "invalid_text": 422}
+
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A success: a body to encode as JSON."""
+
+    body: object
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler is given besides its body or query."""
+
+    request: web.Request
+    services: Services
+    caller: Caller
+
+    def uuid(self, name: str, what: str) -> UUID:
+        """A UUID of the path. Errors: Problem 404, also for what is no UUID."""
+        try:
+            return UUID(self.request.match_info[name])
+        except ValueError as error:
+            raise not_found(what) from error
+
+    def key(self) -> str:
+        """The Idempotency-Key, scoped to the caller. Errors: Problem 400."""
+        given = self.request.headers.getall("Idempotency-Key", [])
+        if not given:
+            raise Problem(
+                400, "idempotency_key_required", "send an Idempotency-Key; repeat it when you retry"
+            )
+        if len(given) > 1 or _KEY.fullmatch(given[0]) is None:
+            raise Problem(
+                400, "idempotency_key_invalid", "one Idempotency-Key of 1 to 128 printable characters but ':'"
+            )
+        return f"{self.caller.principal}:{given[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the router's table. `body`, `query` and `answer` are its types, where it has any."""
+
+    method: str
+    path: str
+    scope: Scope
+    handle: Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+    body: Any = None
+    query: Any = None
+    answer: Any = None
+
+
+def reads(
+    path: str,
+    handler: Callable[[Call, Q], Awaitable[Reply]],
+    query: type[Q],
+    *,
+    scope: Scope,
+    answer: Any,
+) -> Route:
+    """GET: the handler is given its query, read strictly."""
+
+    async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
+        return respond(
+            await handler(Call(request, request.app[SERVICES], caller), read_query(request, query))
+        )
+
+    return Route("GET", path, scope, handle, query=query, answer=answer)
+
+
+def writes(
+    path: str,
+    handler: Callable[[Call, B], Awaitable[Reply]],
+    body: type[B],
+    *,
+    scope: Scope,
+    answer: Any,
+    query: type[Struct] = NoQuery,
+    limit: int = BODY_BYTES,
+) -> Route:
+    """POST: the handler is given its body, read strictly, of at most `limit` bytes; a query it reads itself."""
+    decoder = Decoder(body)
+
+    async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
+        read_query(request, query)
+        raw = await read_json_body(request, limit)
+        try:
+            said = decoder.decode(raw or b"{}")
+        except Malformed as error:
+            raise Problem(_STATUS.get(error.code, 400), error.code, error.detail) from error
+        return respond(await handler(Call(request, request.app[SERVICES], caller), said))
+
+    return Route("POST", path, scope, handle, body=body, query=query, answer=answer)
+
+
+def respond(reply: Reply) -> web.Response:
+    """The HTTP answer of a success."""
+    return web.Response(
+        status=reply.status,
+        body=msgspec.json.encode(reply.body),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", **reply.headers},
+    )
+
+
+def read_query(request: web.Request, query: type[Q]) -> Q:
+    """The query string as a struct. Errors: Problem 400 for an unknown, repeated or unreadable parameter."""
+    given = request.query
+    if len(given) != len(set(given)):
+        raise Problem(400, "repeated_parameter", "a query parameter comes twice")
+    if any("\x00" in value for value in given.values()):
+        raise Problem(400, "invalid_parameter", "a query parameter has a NUL character")
+    try:
+        return msgspec.convert(dict(given), query, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(400, "invalid_parameter", str(error)) from error
+
+
+async def read_json_body(request: web.Request, limit: int) -> bytes:
+    """The body of a JSON request. Errors: Problem 400, 408, 413, 415."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Problem(415, "encoded_body", "send the body as it is, without Content-Encoding")
+    if request.can_read_body and request.content_type != "application/json":
+        raise Problem(415, "not_json", "send Content-Type: application/json")
+    return await read_body(request, limit)
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """At most `limit` bytes, in a bounded time. Errors: Problem 408, 413."""
+    too_large = Problem(413, "body_too_large", f"at most {limit} bytes", headers={"Connection": "close"})
+    if (request.content_length or 0) > limit:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(SLOW_BODY_S):
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError as error:
+        raise Problem(408, "body_too_slow", headers={"Connection": "close"}) from error
+    return b"".join(parts)

@@ -1,0 +1,85 @@
+"""Around every request: an id, the time it took, one log line, and every failure as a problem."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import web
+from uuid_utils.compat import uuid7
+
+from sql.errors import Unavailable
+from web.problems import Problem, unavailable
+from web.services import SERVICES
+
+log = structlog.get_logger("web")
+
+REQUEST_ID: Final = "X-Request-Id"
+_FORM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/v1/live"})
+_SECURITY: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer, whatever happens; a cancelled request (the client left) is not answered."""
+    given = request.headers.get(REQUEST_ID, "")
+    request_id = given if _FORM.fullmatch(given) else str(uuid7())
+    started = time.perf_counter()
+    response: web.StreamResponse
+    try:
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            response = await _answer(request, handler, request_id)
+            _record(request, response.status, time.perf_counter() - started)
+    except ConnectionResetError:
+        log.info("the client left", request_id=request_id)
+        raise
+    if not response.prepared:
+        response.headers[REQUEST_ID] = request_id
+        for name, value in _SECURITY.items():
+            response.headers.setdefault(name, value)
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem.response(request_id)
+    except Unavailable as error:
+        log.warning("the database is away", error=str(error))
+        return unavailable().response(request_id)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status, f"http_{error.status}")
+        return Problem(error.status, code, headers=headers).response(request_id)
+    except ConnectionResetError:
+        raise
+    except Exception:
+        log.exception("a bug", method=request.method, route=_route(request))
+        return Problem(500, "internal_error", "this is our fault; it is logged").response(request_id)
+
+
+def _record(request: web.Request, status: int, seconds: float) -> None:
+    route = _route(request)
+    metrics = request.app[SERVICES].metrics
+    metrics.requests.labels(request.method if route != "-" else "-", route, str(status)).inc()
+    if route != "/v1/live":
+        metrics.seconds.labels(request.method if route != "-" else "-", route).observe(seconds)
+    if route not in _QUIET or status >= 500:
+        log.info("request", method=request.method, route=route, status=status, ms=round(seconds * 1000, 2))
+
+
+def _route(request: web.Request) -> str:
+    """The path as the table writes it, so that a label takes few values; '-' for none."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "-"

@@ -1,0 +1,79 @@
+"""Holds: credits set aside, then spent or given back."""
+
+import msgspec
+
+from sql import accounts
+from sql.accounts import Hold
+from sql.ledger import Decision
+from web.calls import Call, Reply
+from web.ledger_calls import decide, posted
+from web.problems import not_found
+from web.shapes import Capture, HoldAnswer, NewHold, NoQuery, Nothing
+
+
+async def create_hold(call: Call, body: NewHold) -> Reply:
+    """POST /v1/holds: 402 if the wallet has too few available credits."""
+    expires_at = None if body.expires_at is None else body.expires_at.isoformat()
+    decision = await decide(
+        call,
+        "hold",
+        body.wallet_id,
+        body.credits,
+        said=(body.reason, expires_at),
+        source="hold",
+        analytics_key="",
+        extra={"reason": body.reason, "expires_at": expires_at},
+    )
+    return posted(decision, body.wallet_id, body.credits, hold_id=decision.transaction_id)
+
+
+async def get_hold(call: Call, _: NoQuery) -> Reply:
+    """GET /v1/holds/{id}."""
+    return Reply(msgspec.convert(await _hold(call), HoldAnswer, from_attributes=True))
+
+
+async def capture(call: Call, body: Capture) -> Reply:
+    """POST /v1/holds/{id}/capture: spend up to what is held; the rest goes back to available."""
+    hold = await _hold(call)
+    key = f"community={body.community_id or '-'},feature={body.feature or '-'}"
+    decision = await decide(
+        call,
+        "capture",
+        hold.wallet_id,
+        body.credits,
+        said=(hold.id, body.feature, body.community_id),
+        source="hold",
+        analytics_key=key,
+        feature=body.feature,
+        community_id=body.community_id,
+        extra={"hold_id": str(hold.id)},
+    )
+    return _done(decision, hold, body.credits)
+
+
+async def release(call: Call, _: Nothing) -> Reply:
+    """POST /v1/holds/{id}/release: all of it goes back to available."""
+    hold = await _hold(call)
+    decision = await decide(
+        call,
+        "release",
+        hold.wallet_id,
+        hold.credits,
+        said=(hold.id,),
+        source="hold",
+        analytics_key="",
+        extra={"hold_id": str(hold.id)},
+    )
+    return _done(decision, hold, hold.credits)
+
+
+def _done(decision: Decision, hold: Hold, credits: int) -> Reply:
+    reply = posted(decision, hold.wallet_id, credits, hold_id=hold.id)
+    return Reply(reply.body, 200)
+
+
+async def _hold(call: Call) -> Hold:
+    hold = await accounts.get_hold(call.services.db, call.uuid("id", "hold"))
+    if hold is None:
+        raise not_found("hold")
+    return hold

@@ -1,0 +1,86 @@
+"""Wallets: opening one, its balance, its history, promotional credits."""
+
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from sql import accounts
+from web.calls import Call, Reply
+from web.ledger_calls import decide, posted
+from web.problems import Problem, key_conflict, not_found
+from web.services import request_hash
+from web.shapes import (
+    ConsumptionAnswer,
+    NewGrant,
+    NewWallet,
+    NoQuery,
+    TransactionAnswer,
+    TransactionsPage,
+    TransactionsQuery,
+    WalletAnswer,
+)
+
+
+async def create_wallet(call: Call, body: NewWallet) -> Reply:
+    """POST /v1/wallets: once per Idempotency-Key."""
+    digest = request_hash("wallet", body.owner_id, body.community_id)
+    outcome, wallet_id = await accounts.create_wallet(
+        call.services.db, call.key(), digest, uuid7(), owner_id=body.owner_id, community_id=body.community_id
+    )
+    if outcome == "conflict":
+        raise key_conflict()
+    if outcome == "unknown_owner":
+        raise Problem(422, "unknown_owner", "there is no such user to own the wallet")
+    assert wallet_id is not None
+    return Reply(await _wallet(call, wallet_id), 201 if outcome == "created" else 200)
+
+
+async def get_wallet(call: Call, _: NoQuery) -> Reply:
+    """GET /v1/wallets/{id}."""
+    return Reply(await _wallet(call, call.uuid("id", "wallet")))
+
+
+async def _wallet(call: Call, wallet_id: UUID) -> WalletAnswer:
+    wallet = await accounts.get_wallet(call.services.db, wallet_id)
+    if wallet is None:
+        raise not_found("wallet")
+    return msgspec.convert(wallet, WalletAnswer, from_attributes=True)
+
+
+async def list_transactions(call: Call, query: TransactionsQuery) -> Reply:
+    """GET /v1/wallets/{id}/transactions: newest first, by keyset."""
+    wallet_id = call.uuid("id", "wallet")
+    db = call.services.db
+    rows = await accounts.get_transactions(db, wallet_id, before_seq=query.after, limit=query.limit + 1)
+    if not rows and await accounts.get_wallet(db, wallet_id) is None:
+        raise not_found("wallet")
+    page = rows[: query.limit]
+    items = [msgspec.convert(row, TransactionAnswer, from_attributes=True) for row in page]
+    if query.expand == "lots":
+        lots = await accounts.get_consumptions(db, [row.id for row in page])
+        items = [
+            msgspec.structs.replace(
+                item,
+                lots=msgspec.convert(lots.get(item.id, []), list[ConsumptionAnswer], from_attributes=True),
+            )
+            for item in items
+        ]
+    return Reply(TransactionsPage(items=items, next=str(page[-1].seq) if len(rows) > query.limit else None))
+
+
+async def grant(call: Call, body: NewGrant) -> Reply:
+    """POST /v1/wallets/{id}/grants: free credits, a lot of their own."""
+    wallet_id = call.uuid("id", "wallet")
+    expires_at = None if body.expires_at is None else body.expires_at.isoformat()
+    decision = await decide(
+        call,
+        "grant",
+        wallet_id,
+        body.credits,
+        said=(body.reason, body.priority, expires_at),
+        source=body.reason,
+        analytics_key="source=grant",
+        extra={"priority": body.priority, "expires_at": expires_at},
+    )
+    return posted(decision, wallet_id, body.credits)

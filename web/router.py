@@ -1,0 +1,86 @@
+"""The table of routes: method, path, what it asks of its caller, its types. Policy and documentation read it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from web import live, ops
+from web.auth import Caller, Scope, authenticate
+from web.calls import USAGE_BODY_BYTES, Route, reads, writes
+from web.resources import aggregates, holds, payments, publishers, usage, users, wallets, webhooks
+from web.services import SERVICES
+from web.shapes import (
+    AggregateAnswer,
+    AggregateQuery,
+    Capture,
+    HoldAnswer,
+    NewGrant,
+    NewHold,
+    NewOrder,
+    NewUser,
+    NewWallet,
+    NoQuery,
+    Nothing,
+    OrderAnswer,
+    Packs,
+    PaymentAnswer,
+    PostedAnswer,
+    TransactionsPage,
+    TransactionsQuery,
+    UsageAnswer,
+    UsageBody,
+    UsageQuery,
+    UsageResults,
+    UserAnswer,
+    WalletAnswer,
+    Watermarks,
+    WebhookAnswer,
+)
+
+# fmt: off
+ROUTES: Final[tuple[Route, ...]] = (
+    writes("/v1/users", users.create_user, NewUser, scope=Scope.USERS_WRITE, answer=UserAnswer),
+    reads("/v1/users/{id}", users.get_user, NoQuery, scope=Scope.USERS_READ, answer=UserAnswer),
+    writes("/v1/wallets", wallets.create_wallet, NewWallet, scope=Scope.WALLETS_WRITE, answer=WalletAnswer),
+    reads("/v1/wallets/{id}", wallets.get_wallet, NoQuery, scope=Scope.WALLETS_READ, answer=WalletAnswer),
+    reads("/v1/wallets/{id}/transactions", wallets.list_transactions, TransactionsQuery,
+          scope=Scope.WALLETS_READ, answer=TransactionsPage),
+    writes("/v1/wallets/{id}/grants", wallets.grant, NewGrant, scope=Scope.CREDITS_GRANT, answer=PostedAnswer),
+    writes("/v1/holds", holds.create_hold, NewHold, scope=Scope.CREDITS_HOLD, answer=PostedAnswer),
+    reads("/v1/holds/{id}", holds.get_hold, NoQuery, scope=Scope.CREDITS_HOLD, answer=HoldAnswer),
+    writes("/v1/holds/{id}/capture", holds.capture, Capture, scope=Scope.CREDITS_HOLD, answer=PostedAnswer),
+    writes("/v1/holds/{id}/release", holds.release, Nothing, scope=Scope.CREDITS_HOLD, answer=PostedAnswer),
+    writes("/v1/usage", usage.post_usage, UsageBody, scope=Scope.USAGE_WRITE, answer=UsageResults,
+           query=UsageQuery, limit=USAGE_BODY_BYTES),
+    reads("/v1/usage/{id}", usage.get_usage, UsageQuery, scope=Scope.USAGE_READ, answer=UsageAnswer),
+    reads("/v1/packs", payments.list_packs, NoQuery, scope=Scope.PAYMENTS_READ, answer=Packs),
+    writes("/v1/payments/orders", payments.create_order, NewOrder, scope=Scope.PAYMENTS_WRITE, answer=OrderAnswer),
+    reads("/v1/payments/{id}", payments.get_payment, NoQuery, scope=Scope.PAYMENTS_READ, answer=PaymentAnswer),
+    reads("/v1/publishers/{name}/sessions/{session}/watermarks", publishers.get_watermarks, NoQuery,
+          scope=Scope.PUBLISHERS_READ, answer=Watermarks),
+    reads("/v1/aggregates/{metric}", aggregates.get_aggregate, AggregateQuery,
+          scope=Scope.AGGREGATES_READ, answer=AggregateAnswer),
+    Route("POST", "/v1/webhooks/cashfree", Scope.SIGNED, webhooks.receive_cashfree, answer=WebhookAnswer),
+    Route("GET", "/v1/live", Scope.LIVE, live.stream),
+    Route("GET", "/healthz", Scope.PUBLIC, ops.healthz),
+    Route("GET", "/readyz", Scope.PUBLIC, ops.readyz),
+    Route("GET", "/metrics", Scope.PUBLIC, ops.metrics),
+    Route("GET", "/", Scope.LIVE, live.page),
+    Route("GET", "/static/{path:.+}", Scope.PUBLIC, live.static),
+)
+# fmt: on
+
+
+def add_routes(app: web.Application) -> None:
+    """Every route of the table, each behind its scope."""
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _guarded(route))
+
+
+def _guarded(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        caller: Caller = authenticate(request, request.app[SERVICES].settings, route.scope)
+        return await route.handle(request, caller)
+
+    return handle

@@ -1,0 +1,41 @@
+"""What every handler works with: the database, the gateway, the settings."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from gateway.client import CashfreeClient
+from gateway.settings import GatewaySettings
+from sql.db import Database
+from streams.topics import partition_of
+from web.metrics import Metrics
+from web.settings import WebSettings
+
+_sorted: Final = msgspec.json.Encoder(order="sorted")
+
+
+@dataclass(slots=True)
+class Services:
+    """Made once per process."""
+
+    settings: WebSettings
+    gateway_settings: GatewaySettings
+    db: Database
+    gateway: CashfreeClient
+    metrics: Metrics = field(default_factory=Metrics)
+    draining: bool = False
+
+    def partition(self, key: str) -> int:
+        """The partition of a key, of any topic; also the shard of a synchronous call's chain."""
+        return partition_of(key, self.settings.partitions)
+
+
+SERVICES: Final = web.AppKey("services", Services)
+
+
+def request_hash(kind: str, *said: object) -> bytes:
+    """16 bytes over what the same Idempotency-Key must repeat."""
+    return hashlib.blake2b(_sorted.encode((kind, said)), digest_size=16).digest()
