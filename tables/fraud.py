@@ -30,6 +30,8 @@ _HOURS_KEPT_S: Final = 24 * HOUR + int(LATE.total_seconds())
 EXPIRY: Final = timedelta(hours=26)
 """An entity that has been silent for so long need not be remembered."""
 
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
 Bucket = tuple[int, int, int]
 """Start (epoch seconds), payments, paise."""
 
@@ -180,28 +182,26 @@ class FraudWindows:
         for entity, window in folded.windows.items():
             cache[entity] = replace(window, as_of=(partition, last_offset))
             cache.move_to_end(entity)
-        self._evict(cache)
+        self._evict()
 
     def forget(self, partition: int, folded: Folded) -> None:
         """It is not certain what is stored: read these entities again when they are next needed."""
         for entity in folded.windows:
             self._rows.get(partition, OrderedDict()).pop(entity, None)
 
-    def _evict(self, cache: OrderedDict[Entity, _Window]) -> None:
-        if not cache:
-            return
-        newest = next(reversed(cache.values())).last_at
-        excess = len(self) - self._limit
-        while cache and (excess > 0 or next(iter(cache.values())).last_at < newest - EXPIRY):
-            cache.popitem(last=False)
-            excess -= 1
+    def _evict(self) -> None:
+        """Drop what has been silent for long, and the least used beyond the limit, of the fullest partition first."""
+        for rows in self._rows.values():
+            newest = next(reversed(rows.values())).last_at if rows else _NEVER
+            while rows and next(iter(rows.values())).last_at < newest - EXPIRY:
+                rows.popitem(last=False)
+        for _ in range(len(self) - self._limit):
+            max(self._rows.values(), key=len).popitem(last=False)
 
 
 def _fold_one(folded: dict[Entity, _Window], known: dict[Entity, _Window], s: VelocitySignal) -> str:
     entity = (s.kind, s.entity)
-    before = (
-        folded.get(entity) or known.get(entity) or _Window(Buckets(), datetime.min.replace(tzinfo=UTC), None)
-    )
+    before = folded.get(entity) or known.get(entity) or _Window(Buckets(), _NEVER, None)
     buckets, counts = before.buckets.plus(s.occurred_at, s.amount_paise)
     folded[entity] = _Window(buckets, max(before.last_at, s.occurred_at), before.as_of)
     return counts.encode()

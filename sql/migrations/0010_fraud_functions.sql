@@ -91,7 +91,7 @@ BEGIN
         next_at = CASE r_outcome[i]
           WHEN 'unpaid' THEN now() + c_schedule[attempt + 1] * (0.9 + random() / 5)
           WHEN 'deferred' THEN now() + make_interval(secs => greatest(coalesce((e ->> 'retry_s')::double precision, 0),
-                                                                      least(60, 0.5 * power(2, least(deferrals, 10)))) * (1 + random() / 2))
+                                                                      least(20, 0.5 * power(2, least(deferrals, 10)))) * (1 + random() / 2))
           ELSE next_at END,
         finished_at = CASE WHEN r_outcome[i] IN ('verified', 'mismatch', 'orphan') THEN now() ELSE finished_at END
      WHERE payment_id = y.id AND r_outcome[i] <> 'exists';

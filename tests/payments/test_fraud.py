@@ -391,6 +391,24 @@ async def test_a_memory_that_is_wrong_is_found_out_by_the_commit(shop: Shop) -> 
     assert json.loads(counts) == recount(same, changed)
 
 
+async def test_the_memory_is_bounded_and_forgets_the_least_used_and_the_silent_first(shop: Shop) -> None:
+    windows = FraudWindows(shop.db, limit=3)
+    now = datetime.now(UTC)
+
+    async def see(number: int, entity: str, hours_ago: int, offset: int) -> None:
+        signal = VelocitySignal(uuid4(), "user", entity, 1, now - timedelta(hours=hours_ago), 0)
+        windows.committed(number, await windows.fold(number, [signal]), offset)
+
+    for offset, (entity, hours_ago) in enumerate([("a", 1), ("b", 1), ("a", 1), ("c", 1), ("d", 1)]):
+        await see(0, entity, hours_ago, offset)
+    assert [entity for _, entity in windows._rows[0]] == ["a", "c", "d"]
+    await see(1, "e", 1, 9)
+    assert [entity for _, entity in windows._rows[0]] == ["c", "d"]
+    await see(0, "c", -30, 10)
+    assert [entity for _, entity in windows._rows[0]] == ["c"]
+    assert len(windows) == 2
+
+
 async def test_a_fenced_owner_writes_no_window(shop: Shop) -> None:
     signals = await asked(shop, random.Random(0), 2)
     await shop.own(TOPIC, 0)
