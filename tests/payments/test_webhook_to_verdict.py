@@ -224,11 +224,14 @@ async def test_a_webhook_for_an_unknown_order_waits_for_its_row_and_then_counts(
     new = shop.new(*await shop.buyer())
     await shop.hear(shop.webhook(new.order_id, "FAILED", "1", minutes=2))
     await shop.settle()
+    payment = await shop.order((new.user_id, new.wallet_id), id=new.id, order_id=new.order_id)
+    shop.gateway.pays(payment)
     await shop.hear(shop.webhook(new.order_id, "SUCCESS", "2"))
     await shop.settle()
     assert await shop.counts("payment.processing") == {"parked": 2}
-    payment = await shop.order((new.user_id, new.wallet_id), id=new.id, order_id=new.order_id)
-    shop.gateway.pays(payment)
+    reasons = await shop.admin.fetch("SELECT reason FROM retries ORDER BY id")
+    assert [row["reason"] for row in reasons] == ["unknown_order", "behind_parked"]
+    assert shop.gateway.asked == []
     for _ in range(2):
         await shop.admin.execute("UPDATE retries SET next_at = now() WHERE state = 'due'")
         assert await payment_processing.retry_once(shop.core, shop.ownership) == 1
