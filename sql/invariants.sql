@@ -261,7 +261,7 @@ SELECT x.topic, x.partition, x.consumer_group, x.batch_no
     OR (x.last AND x.head IS DISTINCT FROM x.link) LIMIT 20;
 
 -- name: i14_the_content_is_what_was_hashed()
--- The canonical text of a batch's transactions, their legs and refusals, made anew from the rows, has the digest that went into its link.
+-- The canonical text of a batch's transactions, their legs, refusals and invoices, made anew from the rows, has the digest that went into its link.
 -- (A batch of windows hashed the deltas that it folded, which nothing keeps.)
 WITH legs AS (
   SELECT transaction_id, string_agg(account || ':' || amount, ',' ORDER BY leg) AS legs FROM ledger_entries GROUP BY transaction_id
@@ -271,6 +271,8 @@ WITH legs AS (
     FROM wallet_transactions t LEFT JOIN legs g ON g.transaction_id = t.id
   UNION ALL
   SELECT r.batch_id, r.ord, 9223372036854775807, canonical_refusal(r.idempotency_key, r.request_hash, r.reason) FROM refusals r
+  UNION ALL
+  SELECT i.batch_id, i.serial, i.financial_year, canonical_invoice(i) FROM invoices i WHERE i.batch_id IS NOT NULL
 ), content AS (
   SELECT batch_id, sha256(convert_to(string_agg(line, '' ORDER BY ord, seq), 'UTF8')) AS digest FROM line GROUP BY batch_id
 )
