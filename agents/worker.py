@@ -11,7 +11,10 @@ from agents import (
     analytics_billing,
     fraud_detection,
     fraud_timer,
+    mailer,
+    notifications_billing,
     payment_processing,
+    reminders,
     retries,
     wallet_credit,
     wallet_debit,
@@ -53,6 +56,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         wallet_credit.TOPIC: lambda batch: wallet_credit.handle(core, batch),
         wallet_debit.TOPIC: lambda batch: wallet_debit.handle(core, batch),
         analytics_billing.TOPIC: lambda batch: analytics_billing.handle(core, batch),
+        notifications_billing.TOPIC: lambda batch: notifications_billing.handle(core, batch),
     }
     app = make_app(settings, ownership, topics=handlers)
     for topic, handler in handlers.items():
@@ -71,6 +75,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         lambda: retries.run(core, ownership),
         lambda: payment_processing.run_retries(core, ownership),
         lambda: fraud_timer.run(core, shard=shard),
+        lambda: mailer.run(db),
+        lambda: reminders.run(db),
     ):
         app.task(loop)
     return app
