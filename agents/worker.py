@@ -11,6 +11,8 @@ from agents import (
     analytics_billing,
     fraud_detection,
     fraud_timer,
+    invoice_generate,
+    invoice_render,
     mailer,
     notifications_billing,
     payment_processing,
@@ -22,10 +24,12 @@ from agents import (
 )
 from agents.core import Core, PostgresOwnership
 from agents.relay import Relay
+from agents.settings import InvoiceSettings
 from agents.verifier import Verifier
 from agents.writer import StreamWriter
 from gateway.client import open_client
 from gateway.settings import GatewaySettings
+from gateway.storage import open_storage
 from sql.db import Database
 from streams.app import make_app
 from streams.batches import Batch, Handler
@@ -46,6 +50,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     writer = StreamWriter(settings.address, f"worker-{name}")
     core = Core(db, writer, settings.consumer_group, settings.partitions)
     windows = FraudWindows(db)
+    terms = InvoiceSettings().terms()
     shard = zlib.crc32(name.encode()) % CHAINS
 
     ownership = PostgresOwnership(db, settings.consumer_group, [core.marks.restore, windows.restore])
@@ -55,6 +60,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         fraud_detection.TOPIC: lambda batch: fraud_detection.handle(core, windows, batch),
         wallet_credit.TOPIC: lambda batch: wallet_credit.handle(core, batch),
         wallet_debit.TOPIC: lambda batch: wallet_debit.handle(core, batch),
+        invoice_generate.TOPIC: lambda batch: invoice_generate.handle(core, terms, batch),
         analytics_billing.TOPIC: lambda batch: analytics_billing.handle(core, batch),
         notifications_billing.TOPIC: lambda batch: notifications_billing.handle(core, batch),
     }
@@ -68,12 +74,18 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         async with open_client(GatewaySettings()) as gateway:
             await Verifier(core, gateway, shard=shard).run()
 
+    async def render() -> None:
+        async with open_storage() as storage:
+            await invoice_render.run(core, storage)
+
     for loop in (
         relay.run,
         relay.sweep,
         verify,
+        render,
         lambda: retries.run(core, ownership),
         lambda: payment_processing.run_retries(core, ownership),
+        lambda: invoice_generate.run_retries(core, ownership, terms),
         lambda: fraud_timer.run(core, shard=shard),
         lambda: mailer.run(db),
         lambda: reminders.run(db),
