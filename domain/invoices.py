@@ -5,10 +5,11 @@ else. `present` turns it into text for the template, in which no arithmetic is l
 """
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
+from domain.gst import IST
 from domain.gstin import STATES
 from domain.money import BASIS_POINTS, Paise, group_digits, paise_to_rupees
 
@@ -59,6 +60,10 @@ def long_date(iso: str) -> str:
     """2026-11-03 -> 3 November 2026."""
     day = date.fromisoformat(iso)
     return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def _day_in_india(iso: str) -> str:
+    return datetime.fromisoformat(iso).astimezone(IST).date().isoformat()
 
 
 _MONTHS: Final = (
@@ -166,6 +171,7 @@ def present(document: Mapping[str, Any], *, voided: bool = False) -> dict[str, A
             "order": payment["order_id"],
             "reference": payment["gateway_payment_id"],
             "method": method_name(payment["method"]),
+            "date": payment["paid_at"] and long_date(_day_in_india(payment["paid_at"])),
         },
         "refund": refund and {"reference": refund["id"], "reason": refund["reason"]},
     }

@@ -43,7 +43,7 @@ class StorageSettings(BaseSettings):
     def _only_tls(cls, value: str) -> str:
         parts = urlsplit(value)
         near = parts.scheme == "http" and parts.hostname in _LOOPBACK
-        if not (parts.scheme == "file" and parts.path or parts.scheme == "https" or near):
+        if not ((parts.scheme == "file" and parts.path) or parts.scheme == "https" or near):
             raise ValueError("documents are kept in file:FOLDER or behind https://")
         return value.rstrip("/")
 
