@@ -1,4 +1,4 @@
-"""Parked items of the wallet topics: the owner of a partition tries each key's lowest one when its time has come.
+"""Parked items of the wallet topics: the owner of a partition tries each wallet's, in order, when the lowest's time has come.
 
 In     retries rows of our partitions (a debit short by no more than pending credits, a credit whose wallet is unknown, what queued behind)
 Books  commit_batch on the chain retry/<topic>: posted, refused at the time limit, or parked again with backoff
@@ -7,6 +7,7 @@ Out    as the topic
 
 import asyncio
 import json
+from collections import defaultdict
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -21,7 +22,7 @@ log = structlog.get_logger("agents.retries")
 
 TOPICS: Final = ("wallet.debit", "wallet.credit")
 POLL_S: Final = 0.25
-LIMIT: Final = 200
+LIMIT: Final = 500
 
 
 async def run(core: Core, ownership: PostgresOwnership) -> None:
@@ -37,19 +38,22 @@ async def run(core: Core, ownership: PostgresOwnership) -> None:
 
 
 async def once(core: Core, ownership: PostgresOwnership, topic: str) -> int:
-    """Try what is due now; returns how many items that was. Errors: Unavailable."""
+    """Try what is due now, per partition in one transaction; returns how many items. Errors: Unavailable."""
     epochs = {partition: epoch for (t, partition), epoch in ownership.epochs.items() if t == topic}
-    due = await relay.due_retries(core.db, topic, list(epochs), limit=LIMIT)
+    due = await relay.due_retry_runs(core.db, topic, list(epochs), limit=LIMIT)
+    by_partition: defaultdict[int, list[tuple[Retry, LedgerCommand]]] = defaultdict(list)
     for item in due:
-        retry = Retry(item.id, item.attempt, epochs[item.partition], item.decide)
+        retry = Retry(item.id, item.attempt, item.decide)
+        by_partition[item.partition].append((retry, command(item.payload, item.offset)))
+    for partition, items in by_partition.items():
         try:
-            committed = await ledger.commit_retry(
+            committed = await ledger.commit_retries(
                 core.db,
                 topic,
-                item.partition,
+                partition,
                 core.group,
-                retry,
-                command(item.payload, item.offset),
+                epochs[partition],
+                items,
                 expired_partition=core.partition(""),
             )
         except (errors.Fenced, errors.RetryTaken):

@@ -71,7 +71,6 @@ class Retry:
 
     id: int
     attempt: int
-    epoch: int
     decide: bool
 
 
@@ -87,7 +86,7 @@ async def commit_batch(
     """Commit a stream's batch: exactly once, whatever happens to the answer. Errors: Fenced, Unavailable."""
     args = _arguments(
         uuid7(), head.topic, head.partition, head.group, head.epoch, head.from_offset, head.to_offset, head.last_offset,
-        head.last_digest, (progress or Progress()).encode(), encode_bad(bad) if bad else None, None, None, False,
+        head.last_digest, (progress or Progress()).encode(), encode_bad(bad) if bad else None, None, None, [],
         commands=commands, expired_partition=expired_partition,
     )  # fmt: skip
     answer = await commit(db, _Q["commit_batch"], head, *args)
@@ -102,20 +101,31 @@ async def call(db: Database, shard: int, command: LedgerCommand, *, expired_part
     Send it again with the same key after an unknown outcome. Errors: Waiting, Unavailable.
     """
     args = _arguments(
-        uuid7(), "api", shard, "core", None, None, None, None, None, None, None, None, None, True,
+        uuid7(), "api", shard, "core", None, None, None, None, None, None, None, None, None, [True],
         commands=[command], expired_partition=expired_partition,
     )  # fmt: skip
     return _decisions(await _once_more_on_a_known_key(db, args))[0]
 
 
-async def commit_retry(
-    db: Database, topic: str, partition: int, group: str, retry: Retry, command: LedgerCommand, *, expired_partition: int = 0
+async def commit_retries(
+    db: Database,
+    topic: str,
+    partition: int,
+    group: str,
+    epoch: int,
+    items: Sequence[tuple[Retry, LedgerCommand]],
+    *,
+    expired_partition: int = 0,
 ) -> Committed:
-    """Decide a parked item of a partition we own. Errors: Fenced, RetryTaken, Unavailable."""
+    """Decide parked items of a partition we own: of each wallet its unfinished ones, in order, from the lowest on.
+
+    An item that must wait again stops its wallet's later ones. Errors: Fenced, RetryTaken, Unavailable.
+    """
     chain = f"retry/{topic}"
     args = _arguments(
-        uuid7(), chain, partition, group, retry.epoch, None, None, None, None, None, None, retry.id, retry.attempt, retry.decide,
-        commands=[command], expired_partition=expired_partition,
+        uuid7(), chain, partition, group, epoch, None, None, None, None, None, None,
+        [retry.id for retry, _ in items], [retry.attempt for retry, _ in items], [retry.decide for retry, _ in items],
+        commands=[command for _, command in items], expired_partition=expired_partition,
     )  # fmt: skip
     answer = await _once_more_on_a_known_key(db, args)
     return Committed(_decisions(answer), emitted(answer, chain, partition, group))
@@ -159,5 +169,7 @@ def _arguments(*head: Any, commands: Sequence[LedgerCommand], expired_partition:
 
 
 def _decisions(row: Row) -> list[Decision]:
-    columns = zip(row["r_outcome"] or (), row["r_reason"] or (), row["r_id"] or (), row["r_balance"] or (), strict=True)
+    columns = zip(
+        row["r_outcome"] or (), row["r_reason"] or (), row["r_id"] or (), row["r_balance"] or (), strict=True
+    )
     return [Decision(*c) for c in columns]

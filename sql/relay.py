@@ -35,7 +35,8 @@ async def take_usage(db: Database, *, limit: int, stale_s: float) -> list[UsageR
     """Usage to publish now: new rows, and rows published `stale_s` ago that have no outcome yet."""
     rows = await db.rows(_Q["take_usage"], limit, stale_s)
     return [
-        UsageRow(*(json.loads(v) if k == "metadata" and v is not None else v for k, v in row.items())) for row in rows
+        UsageRow(*(json.loads(v) if k == "metadata" and v is not None else v for k, v in row.items()))
+        for row in rows
     ]
 
 
@@ -80,9 +81,22 @@ class Parked:
 
 
 async def due_retries(db: Database, topic: str, partitions: Sequence[int], *, limit: int) -> list[Parked]:
-    """Parked items of these partitions that may be tried now."""
-    rows = await db.rows(_Q["due_retries"], topic, list(partitions), limit)
+    """Parked items of these partitions that may be tried now: the lowest of each key."""
+    return await _parked(db, "due_retries", topic, partitions, limit)
+
+
+async def due_retry_runs(db: Database, topic: str, partitions: Sequence[int], *, limit: int) -> list[Parked]:
+    """Of each key whose lowest item may be tried now, all its items in order."""
+    return await _parked(db, "due_retry_runs", topic, partitions, limit)
+
+
+async def _parked(
+    db: Database, query: str, topic: str, partitions: Sequence[int], limit: int
+) -> list[Parked]:
+    rows = await db.rows(_Q[query], topic, list(partitions), limit)
     return [
-        Parked(r["id"], r["partition"], r["attempt"], r["decide"], r["source_offset"], json.loads(r["payload"]))
+        Parked(
+            r["id"], r["partition"], r["attempt"], r["decide"], r["source_offset"], json.loads(r["payload"])
+        )
         for r in rows
     ]

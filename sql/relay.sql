@@ -12,3 +12,6 @@ SELECT dest_topic, dest_partition, producer_topic, producer_partition, producer_
 
 -- name: due_retries(topic, partitions, limit_rows)
 SELECT id, partition, attempt, decide, source_offset, payload FROM due_retries($1, $2, $3);
+
+-- name: due_retry_runs(topic, partitions, limit_rows)
+SELECT id, partition, attempt, decide, source_offset, payload FROM due_retry_runs($1, $2, $3);

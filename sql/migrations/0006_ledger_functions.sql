@@ -383,6 +383,9 @@ BEGIN
       p_key, p_hash, p_occurred, p_source, p_source_id, p_feature, p_community, p_meta, v_accounts, v_amounts);
   END IF;
   PERFORM refresh_expiry(p_wallet);
+  IF p_kind IN ('purchase', 'grant') THEN   -- debits that waited for these credits need not wait longer
+    UPDATE retries SET next_at = now() WHERE topic = 'wallet.debit' AND key = p_wallet::text AND state = 'due' AND next_at > now();
+  END IF;
 
   -- 6. What came back into a lapsed lot expires at once, both visible (W16).
   IF p_kind IN ('capture', 'release', 'refund') THEN

@@ -5,7 +5,8 @@
 SET LOCAL ROLE core_owner;
 
 -- Head: (p_topic, p_partition, p_group) with p_epoch and offsets for a stream partition; p_epoch NULL for a named chain
--- ('api', 'retry/<topic>'), which begins after the wallets are locked; p_retry/p_attempt name the retries row that this call decides.
+-- ('api', 'retry/<topic>'), which begins after the wallets are locked; p_retry/p_attempt/p_decide name the retries
+-- rows that this call decides, one per command and in order: all of some wallets' unfinished rows from their lowest on.
 -- p_progress: see begin_batch, and "dropped": events of slices already applied. p_bad: see quarantine_records.
 -- Commands are parallel arrays: c_key '<principal>:<key>', c_publisher NULL for the core itself, c_analytics the analytics.billing
 -- partition of the command's dimension, c_extra see apply_command plus invoice_partition, notify_partition, status_partition of a purchase.
@@ -13,7 +14,7 @@ SET LOCAL ROLE core_owner;
 -- Errors: LG001 fenced, LG002 already committed, LG003 watermark moved, LG004 retry already taken, 23505 a key posted meanwhile (send again).
 CREATE FUNCTION commit_batch(
   p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
-  p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb, p_retry bigint, p_attempt integer, p_decide boolean,
+  p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb, p_retry bigint[], p_attempt integer[], p_decide boolean[],
   c_id uuid[], c_wallet uuid[], c_kind text[], c_credits bigint[], c_key text[], c_hash bytea[], c_occurred timestamptz[],
   c_offset bigint[], c_source text[], c_source_id text[], c_feature text[], c_community uuid[], c_meta jsonb[], c_publisher text[],
   c_analytics integer[], c_extra jsonb[], p_expired_partition integer,
@@ -33,7 +34,8 @@ DECLARE
   v_bad integer := 0;
   v_covered boolean;
   v_waiting uuid[];
-  v_retry retries;
+  v_stopped uuid[] := '{}';
+  v_rows integer;
   a record;
   i integer;
 BEGIN
@@ -50,8 +52,10 @@ BEGIN
   -- 2. The wallets, in id order: two batches that share wallets cannot deadlock. A named chain's row comes after them.
   PERFORM FROM wallets w WHERE w.id = ANY (c_wallet) ORDER BY w.id FOR NO KEY UPDATE;
   IF p_retry IS NOT NULL THEN
-    SELECT * INTO v_retry FROM retries WHERE id = p_retry AND attempt = p_attempt AND state = 'due' FOR UPDATE;
-    IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
+    PERFORM FROM retries r JOIN unnest(p_retry, p_attempt) AS mine (id, attempt) ON r.id = mine.id AND r.attempt = mine.attempt
+     WHERE r.state = 'due' ORDER BY r.id FOR UPDATE OF r;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    IF v_rows <> v_n THEN RAISE EXCEPTION 'retries % are taken', p_retry USING ERRCODE = 'LG004'; END IF;
   END IF;
   IF r_batch_no IS NULL THEN
     SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation FROM begin_chain(p_topic, p_partition, p_group) b;
@@ -167,7 +171,11 @@ BEGIN
   -- 5. Everything else, one by one and in order.
   FOR i IN 1 .. v_n LOOP
     CONTINUE WHEN r_outcome[i] IS NOT NULL;
-    SELECT * INTO a FROM apply_command(p_topic, p_batch_id, i, p_decide, p_retry IS NOT NULL, c_id[i], c_wallet[i], c_kind[i]::transaction_kind,
+    IF c_wallet[i] = ANY (v_stopped) THEN   -- an earlier retry of this wallet still waits
+      r_outcome[i] := 'parked'; r_reason[i] := 'behind_parked';
+      CONTINUE;
+    END IF;
+    SELECT * INTO a FROM apply_command(p_topic, p_batch_id, i, coalesce(p_decide[i], false), p_retry IS NOT NULL, c_id[i], c_wallet[i], c_kind[i]::transaction_kind,
       c_credits[i], c_key[i], c_hash[i], c_occurred[i], c_source[i], c_source_id[i], c_feature[i], c_community[i], c_meta[i], c_extra[i]);
     r_outcome[i] := a.o_outcome; r_reason[i] := a.o_reason; r_id[i] := a.o_id; r_balance[i] := a.o_balance;
     v_recognised[i] := a.o_recognised; v_canonical[i] := a.o_canonical;
@@ -175,7 +183,9 @@ BEGIN
     IF a.o_outcome = 'parked' AND p_epoch IS NULL THEN
       -- A call has someone waiting for the answer: it is told, nothing is kept.
       RAISE EXCEPTION '%', a.o_reason USING ERRCODE = 'LG005';
-    ELSIF a.o_outcome = 'parked' AND p_retry IS NULL THEN
+    ELSIF a.o_outcome = 'parked' AND p_retry IS NOT NULL THEN
+      v_stopped := v_stopped || c_wallet[i];
+    ELSIF a.o_outcome = 'parked' THEN
       INSERT INTO retries (topic, partition, incarnation, source_offset, key, payload, next_at, decide_by, reason)
         VALUES (p_topic, p_partition, r_incarnation, c_offset[i], c_wallet[i]::text,
                 jsonb_build_object('id', c_id[i], 'wallet_id', c_wallet[i], 'kind', c_kind[i], 'credits', c_credits[i], 'key', c_key[i],
@@ -195,18 +205,16 @@ BEGIN
       FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('conflict', 'quarantined');
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
 
-  -- 7. A decided retry is done; one that must wait again backs off, and is dead after its limit.
-  IF p_retry IS NOT NULL THEN
-    IF r_outcome[1] = 'parked' THEN
-      UPDATE retries SET attempt = attempt + 1, reason = r_reason[1],
-             state = CASE WHEN attempt >= 20 THEN 'dead' ELSE 'due' END,
-             finished_at = CASE WHEN attempt >= 20 THEN now() END,
-             next_at = now() + least(interval '1 hour', interval '250 milliseconds' * power(2, attempt)) * (0.75 + random() / 2)
-       WHERE id = p_retry;
-    ELSE
-      UPDATE retries SET state = 'done', finished_at = now() WHERE id = p_retry;
-    END IF;
-  END IF;
+  -- 7. A decided retry is done; one that must wait again backs off (what waits for pending credits looks every second), and is
+  --    dead after its limit unless a time limit decides it. Those behind it are as they were.
+  UPDATE retries r
+     SET attempt = r.attempt + 1, reason = coalesce(r_reason[g], r.reason),
+         state = CASE WHEN r_outcome[g] <> 'parked' THEN 'done' WHEN r.attempt >= 20 AND r.decide_by = 'infinity' THEN 'dead' ELSE 'due' END,
+         finished_at = CASE WHEN r_outcome[g] <> 'parked' OR (r.attempt >= 20 AND r.decide_by = 'infinity') THEN now() END,
+         next_at = now() + least(CASE WHEN r_reason[g] = 'pending_credits' THEN interval '1 second' ELSE interval '1 hour' END,
+                                 interval '250 milliseconds' * power(2, least(r.attempt, 20))) * (0.75 + random() / 2)
+    FROM generate_series(1, v_n) g
+   WHERE p_retry IS NOT NULL AND r.id = p_retry[g] AND NOT (r_outcome[g] = 'parked' AND r_reason[g] = 'behind_parked');
 
   -- 8. Counts, link, and what follows.
   SELECT count(*) FILTER (WHERE x = 'posted') AS posted, count(*) FILTER (WHERE x = 'refused') AS refused,

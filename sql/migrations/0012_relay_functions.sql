@@ -77,6 +77,18 @@ $$;
 INSERT INTO publishers (name, secret)
   VALUES ('core', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
 
+-- As due_retries, but of each ready key all unfinished items in order: for a topic that decides them together.
+CREATE FUNCTION due_retry_runs(p_topic text, p_partitions integer[], p_limit integer)
+RETURNS TABLE (id bigint, partition integer, attempt integer, decide boolean, source_offset bigint, payload jsonb)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  WITH lowest AS (
+    SELECT DISTINCT ON (r.key) r.key, r.next_at, r.decide_by FROM retries r
+     WHERE r.topic = p_topic AND r.partition = ANY (p_partitions) AND r.state = 'due' ORDER BY r.key, r.id)
+  SELECT r.id, r.partition, r.attempt, r.decide_by <= now(), r.source_offset, r.payload
+    FROM lowest l JOIN retries r ON r.topic = p_topic AND r.key = l.key AND r.state = 'due'
+   WHERE l.next_at <= now() OR l.decide_by <= now() ORDER BY r.id LIMIT p_limit
+$$;
+
 CREATE FUNCTION register_publisher(p_name text, p_secret bytea, p_features text[], p_communities uuid[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   INSERT INTO publishers (name, secret, features, communities) VALUES (p_name, p_secret, p_features, p_communities)
@@ -84,7 +96,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
                                    enabled = true, updated_at = now()
 $$;
 
-GRANT EXECUTE ON FUNCTION register_publisher, take_usage, close_usage, sweep_outbox, due_retries TO core_app;
+GRANT EXECUTE ON FUNCTION register_publisher, take_usage, close_usage, sweep_outbox, due_retries, due_retry_runs TO core_app;
 
 RESET ROLE;
 

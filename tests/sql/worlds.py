@@ -225,9 +225,10 @@ class World:
             row = next(r for r in waits if (r["topic"], r["key"]) == (topic, str(wallet_id)))
             decide = self.rng.random() < 0.3 + row["attempt"] / 10
             command = queue[0] = self._as_known(queue[0])
-            retry = Retry(row["id"], row["attempt"], self.streams[topic].position.epoch, decide)
-            committed = await ledger.commit_retry(
-                self.db, topic, 0, GROUP, retry, self.encode(command), expired_partition=2
+            item = (Retry(row["id"], row["attempt"], decide), self.encode(command))
+            epoch = self.streams[topic].position.epoch
+            committed = await ledger.commit_retries(
+                self.db, topic, 0, GROUP, epoch, [item], expired_partition=2
             )
             told += _told(
                 [command], [self.model.retry(topic, wallet_id, wait_for_pending=not decide)], committed
