@@ -25,6 +25,7 @@ _IST: Final = timezone(timedelta(hours=5, minutes=30), "IST")
 _SEVEN_BIT: Final = SMTP.clone(cte_type="7bit")
 _ADDRESS: Final = re.compile(r"[!-;=?A-~]+@[!-;=?A-~]+", re.ASCII)
 MAX_NAME: Final = 80
+_NO_SUBJECT: Final = "About your wallet"
 
 KINDS: Final = frozenset(path.stem for path in _TEXTS.glob("*.txt"))
 """The kinds of facts that we have words for."""
@@ -63,7 +64,8 @@ def render(mail: Mail) -> tuple[str, str]:
     values = {name: value for name, value in _values(mail).items() if value is not None}
     lines = _text(mail.kind).splitlines()
     head, *body = [Template(line) for line in lines]
-    subject = head.safe_substitute(values).removeprefix("Subject: ")
+    whole = values.keys() >= set(head.get_identifiers())
+    subject = head.substitute(values).removeprefix("Subject: ") if whole else _NO_SUBJECT
     kept = [line.substitute(values) for line in body if values.keys() >= set(line.get_identifiers())]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
     return subject, text + "\n"

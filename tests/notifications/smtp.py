@@ -7,14 +7,15 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Self
 
-Hook = Callable[[], None]
+Hook = Callable[[], object]
 
 
 @dataclass
 class MailServer:
-    """`mails` is what was accepted, in order. `answers` overrides replies by verb, one use each: a line to say, or None to hang up.
+    """`mails` is what was accepted, in order. `answers` overrides replies by verb, one use each: a line, or None to hang up.
 
-    The verb "." is the answer to a message's content: None there hangs up after it was accepted and kept.
+    The verb "." is the answer to a message's content: None there hangs up after it was accepted and kept. So long as
+    `before_last_word` is not set, that answer is held back.
     """
 
     mails: list[EmailMessage] = field(default_factory=list)
@@ -22,6 +23,7 @@ class MailServer:
     answers: dict[str, list[str | None]] = field(default_factory=dict)
     connections: int = 0
     accepted: Hook = lambda: None
+    before_last_word: asyncio.Event | None = None
     port: int = 0
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -84,9 +86,11 @@ class MailServer:
                 in_mail = False
                 said = self._answer(".", "250 kept")
                 if said is None or said.startswith("250"):
-                    self.mails.append(message_from_bytes(content[:-3], policy=policy.default))  # type: ignore[arg-type]
+                    self.mails.append(message_from_bytes(content[:-3], policy=policy.default))
                     self.recipients.append(recipient)
                     self.accepted()
+                if self.before_last_word is not None:
+                    await self.before_last_word.wait()
                 if said is None:
                     return
                 writer.write(f"{said}\r\n".encode())
