@@ -55,6 +55,14 @@ class Ownership(Protocol):
         """Load whatever state the partition's agent keeps in memory, before its first record is delivered."""
         ...
 
+    async def positions(self, topic: str) -> Mapping[int, int]:
+        """`next_offset` of every partition of `topic` that was ever claimed, whoever owns it.
+
+        With it a worker notices a partition that the broker has left without an owner, and makes it choose
+        again.
+        """
+        ...
+
 
 @runtime_checkable
 class OffsetStore(Protocol):
@@ -75,19 +83,6 @@ class OffsetStore(Protocol):
         last_digest: bytes,
     ) -> bool:
         """Move the partition to `next_offset` if `epoch` still holds; False if it does not (fenced)."""
-        ...
-
-
-@runtime_checkable
-class Positions(Protocol):
-    """An `Ownership` that can say where partitions stand, whoever owns them.
-
-    With it a worker notices a partition that the broker has left without an owner (RabbitMQ 4.0 does that
-    when a worker dies while it is told to step down) and makes the broker choose again.
-    """
-
-    async def positions(self, topic: str) -> Mapping[int, int]:
-        """`next_offset` of every partition of `topic` that was ever claimed."""
         ...
 
 

@@ -146,6 +146,10 @@ class Reader:
             partition.following = False
 
     async def _reconnect(self) -> None:
+        """After a moment, in which the broker notices that the old connection is gone; else it may wait for
+        an answer from it, and leave partitions to nobody.
+        """
+        await asyncio.sleep(_REQUEUE_S)
         delay = _BACKOFF_S[0]
         while not self.leaving:
             try:

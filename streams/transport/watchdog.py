@@ -12,7 +12,6 @@ import time
 import structlog
 
 from streams import metrics
-from streams.batches import Positions
 from streams.transport.partition import Partition
 from streams.transport.reader import Reader
 from streams.wire import Refused, Wire
@@ -109,7 +108,7 @@ class Watchdog:
         Errors: as `look`.
         """
         wire, ownership = self._reader.wire, self._reader.ownership
-        if wire is None or not isinstance(ownership, Positions):
+        if wire is None:
             return
         idle: dict[str, list[Partition]] = {}
         for partition in self._reader.partitions.values():

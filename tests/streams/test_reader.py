@@ -8,6 +8,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -39,9 +41,10 @@ async def following(
     partitions: int = PARTITIONS,
     silent_s: float = 5.0,
     max_records: int = 500,
+    ca_file: Path | None = None,
 ) -> AsyncIterator[Reader]:
     """A reader with its lanes and watchdog, in this process."""
-    reader = Reader(Address.parse(url), ownership, group="tests", owner="here")
+    reader = Reader(Address.parse(url, ca_file=ca_file), ownership, group="tests", owner="here")
     lanes = Lanes(
         reader, handle or ownership.commit, max_records=max_records, max_bytes=1 << 20, concurrency=4
     )
@@ -65,6 +68,10 @@ async def store(link: Link, stream: str, *values: bytes) -> None:
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
     return [b"%d" % number for number in range(start, start + count)]
+
+
+def reached(ledger: Ledger, goal: int) -> bool:
+    return ledger.count() == goal
 
 
 def open_partitions(reader: Reader) -> int:
@@ -108,7 +115,8 @@ async def test_a_restart_goes_on_where_the_last_commit_ended(
     for round_ in range(3):
         await store(link, STREAM, *numbered(700, 700 * round_))
         async with following(topics.url, ownership, max_records=100) as reader:
-            await until(lambda round_=round_: ledger.count() == 700 * (round_ + 1))
+            goal = 700 * (round_ + 1)
+            await until(partial(reached, ledger, goal))
             assert reader.partitions[TOPIC, 0].epoch == round_ + 1
     assert ledger.values(TOPIC, 0) == numbered(2100)
     ledger.check()
