@@ -9,7 +9,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from web.app import make_app
+from web.app import make_app, make_runner
 from web.settings import WebSettings
 
 log = structlog.get_logger("web")
@@ -20,9 +20,7 @@ async def serve(settings: WebSettings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    runner = web.AppRunner(
-        make_app(settings), access_log=None, shutdown_timeout=settings.web_shutdown_s, keepalive_timeout=75.0
-    )
+    runner = make_runner(make_app(settings), settings)
     await runner.setup()
     site = web.TCPSite(runner, settings.web_host, settings.web_port, backlog=1024, reuse_address=True)
     await site.start()

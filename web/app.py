@@ -34,6 +34,17 @@ def make_app(
     return app
 
 
+def make_runner(app: web.Application, settings: WebSettings) -> web.AppRunner:
+    """The server of an application. A compressed body stays as it came: nobody inflates a bomb to refuse it."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=settings.web_shutdown_s,
+        keepalive_timeout=75.0,
+        auto_decompress=False,
+    )
+
+
 def _services(
     settings: WebSettings, gateway_settings: GatewaySettings, database_settings: DatabaseSettings
 ) -> Callable[[web.Application], AsyncIterator[None]]:

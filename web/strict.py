@@ -79,8 +79,8 @@ def scan(raw: bytes, pairs: Any) -> Any:
 
 
 def refuse_nul(value: object) -> None:
-    """Find a NUL character, which PostgreSQL cannot store. Errors: Malformed."""
-    if _has_nul(msgspec.to_builtins(value)):
+    """Find a NUL character, which PostgreSQL cannot store; raw parts are read later. Errors: Malformed."""
+    if _has_nul(msgspec.to_builtins(value, builtin_types=(msgspec.Raw,))):
         raise Malformed("invalid_text", "a text has a NUL character")
 
 
