@@ -262,7 +262,7 @@ SELECT x.topic, x.partition, x.consumer_group, x.batch_no
 
 -- name: i14_the_content_is_what_was_hashed()
 -- The canonical text of a batch's transactions, their legs, refusals and invoices, made anew from the rows, has the digest that went into its link.
--- (A batch of windows hashed the deltas that it folded, which nothing keeps.)
+-- (A batch of windows or notices hashed what it folded, which is kept in another shape.)
 WITH legs AS (
   SELECT transaction_id, string_agg(account || ':' || amount, ',' ORDER BY leg) AS legs FROM ledger_entries GROUP BY transaction_id
 ), line AS (
@@ -278,7 +278,7 @@ WITH legs AS (
 )
 SELECT b.topic, b.partition, b.consumer_group, b.batch_no
   FROM batches b LEFT JOIN content c ON c.batch_id = b.id
- WHERE b.topic <> 'analytics.billing' AND b.content <> coalesce(c.digest, sha256('\x')) LIMIT 20;
+ WHERE b.topic NOT IN ('analytics.billing', 'notifications.billing') AND b.content <> coalesce(c.digest, sha256('\x')) LIMIT 20;
 
 -- name: i15_no_hold_outlives_its_limit_unflagged()
 -- A hold past its time limit is closed within five minutes, or somebody has been told.
