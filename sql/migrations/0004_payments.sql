@@ -174,27 +174,48 @@ CREATE TABLE fraud_reviews (
   created_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Money going back. Ours (PRO_RATA, RETIER) hold credits of one lot; FORCED ones the gateway or a bank took without asking; UNAPPLIED
+-- returns money that never was a sale. The gateway is asked about a row at next_at, by one worker at a time.
 CREATE TABLE refunds (
   id uuid PRIMARY KEY,
-  refund_id text COLLATE "C" NOT NULL UNIQUE,           -- ours, persisted before the gateway hears of it
+  refund_id text COLLATE "C" NOT NULL UNIQUE,           -- ours, persisted before the gateway hears of it; of a FORCED one, the gateway's
   payment_id uuid NOT NULL REFERENCES payments,
   wallet_id uuid NOT NULL,
   lot_id uuid,
   hold_id uuid,
   amount bigint NOT NULL CHECK (amount > 0),            -- paise
-  credits_reversed bigint NOT NULL DEFAULT 0,
-  policy text NOT NULL CHECK (policy IN ('PRO_RATA', 'RETIER', 'FORCED')),
-  status text NOT NULL DEFAULT 'requested',
+  credits_reversed bigint NOT NULL DEFAULT 0,           -- once done; of a forced one, with what became debt
+  policy text NOT NULL CHECK (policy IN ('PRO_RATA', 'RETIER', 'FORCED', 'UNAPPLIED')),
+  status text NOT NULL DEFAULT 'requested' CHECK (status IN ('requested', 'due', 'pending', 'review', 'payout_requested', 'payout_approved',
+    'done', 'failed', 'cancelled', 'rejected', 'reversed')),   -- domain/refund_states.py
+  gateway_status text,                                  -- the gateway's last word, unknown ones kept
   cashfree_refund_id text COLLATE "C",
+  cashfree_payment_id text COLLATE "C",                 -- the attempt that is returned, where that matters
+  outside boolean NOT NULL DEFAULT false,               -- beyond the sale: paid twice, or more went back than was captured
   reason text,
+  failure text,
   requested_by text NOT NULL,
   idempotency_key text COLLATE "C" NOT NULL UNIQUE,
+  request_hash bytea NOT NULL DEFAULT '\x',
+  taxable_amount bigint NOT NULL DEFAULT 0,             -- the slice, once done
+  cgst_amount bigint NOT NULL DEFAULT 0,
+  sgst_amount bigint NOT NULL DEFAULT 0,
+  igst_amount bigint NOT NULL DEFAULT 0,
+  transaction_id uuid,                                  -- of the ledger
+  closes_payment boolean NOT NULL DEFAULT false,        -- with it, all of the payment has gone back
+  next_at timestamptz NOT NULL DEFAULT 'infinity',
+  leased_until timestamptz NOT NULL DEFAULT '-infinity',
+  maybe_sent boolean NOT NULL DEFAULT false,            -- a request may have reached the gateway: look before sending again
+  attempt integer NOT NULL DEFAULT 0,                   -- answers, and times that it was marked due
+  deferrals integer NOT NULL DEFAULT 0,                 -- times in a row without an answer
   created_at timestamptz NOT NULL DEFAULT now(),
-  updated_at timestamptz NOT NULL DEFAULT now()
-);
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  finished_at timestamptz,
+  reversed_at timestamptz
+) WITH (fillfactor = 60);
 CREATE INDEX refunds_payment ON refunds (payment_id);
+CREATE INDEX refunds_due ON refunds (next_at) WHERE next_at < 'infinity';
 
--- Counters of documents: one row per series and financial year, advanced under its lock in the transaction that issues them.
 CREATE TABLE invoice_series (
   series text COLLATE "C" NOT NULL CHECK (series ~ '^[A-Z]{3}$'),
   financial_year smallint NOT NULL,                     -- the year it starts, IST
@@ -300,20 +321,24 @@ CREATE TABLE community_settlements (
   CONSTRAINT settlement_parts CHECK (gross_amount = platform_fee + platform_fee_gst + gateway_fee + gateway_fee_gst + tcs_amount + tds_amount + payable_amount)
 );
 
--- A difference that a person must look at: never corrected by overwriting.
+-- A difference that a person must look at: never corrected by overwriting. One per kind and subject: it is opened again when it recurs.
+-- expected and actual are as seen last; history keeps every version, and only grows (migration 0017).
 CREATE TABLE reconciliation_cases (
   id uuid PRIMARY KEY DEFAULT uuidv7(),
-  kind text NOT NULL,
+  kind text COLLATE "C" NOT NULL,
   subject text COLLATE "C" NOT NULL,
   expected jsonb NOT NULL,
   actual jsonb NOT NULL,
   state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'resolved')),
+  accepted boolean NOT NULL DEFAULT false,              -- resolved as it is: the same values again are no news
   owner text,
-  history jsonb NOT NULL DEFAULT '[]',
+  history jsonb NOT NULL DEFAULT '[]',                  -- [{"event", "at", "actor", ...}, ...]
   created_at timestamptz NOT NULL DEFAULT now(),
-  resolved_at timestamptz
+  resolved_at timestamptz,
+  CONSTRAINT reconciliation_subject UNIQUE (kind, subject),
+  CONSTRAINT reconciliation_resolved CHECK ((state = 'resolved') = (resolved_at IS NOT NULL) AND (state = 'resolved' OR NOT accepted))
 );
-CREATE UNIQUE INDEX reconciliation_open ON reconciliation_cases (kind, subject) WHERE state = 'open';
+CREATE INDEX reconciliation_open ON reconciliation_cases (id) WHERE state = 'open';
 
 CREATE TABLE audit_logs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -124,7 +124,8 @@ END $$;
 -- Per event: its inbox row and order, the payment.processing partition of that order, what its status means (success | failed | dropped |
 -- other), and the refund.processing partition of its payment where the refund is known. Outcomes of a row, kept in it:
 --   signalled  a payment's status: a PaymentSignal follows          ignored  a type nobody has told us about, or a test
---   refund     of a refund that we know: a RefundDue follows        noted    kept for reconciliation: disputes, settlements, ...
+--   refund     of a refund that we know: a RefundDue follows        noted    kept: settlements, ...; for a dispute or a refund that is
+--                                                                             not ours, the order is looked at (0019)
 CREATE FUNCTION commit_webhooks(
   p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb,
@@ -159,6 +160,9 @@ BEGIN
   UPDATE payment_webhooks w SET closed_at = now(), outcome = e.outcome
     FROM unnest(w_inbox, r_outcome) AS e (inbox, outcome)
    WHERE w.id = e.inbox AND e.outcome IN ('signalled', 'refund', 'ignored', 'noted');
+  -- Money that moved without our asking: look at the whole order.
+  PERFORM inquire(ARRAY(SELECT w.order_id FROM unnest(w_inbox, r_outcome) AS e (inbox, outcome) JOIN payment_webhooks w ON w.id = e.inbox
+                         WHERE e.outcome = 'noted' AND w.kind IN ('refund', 'auto_refund', 'dispute')), 'webhook');
 
   INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
     SELECT p_topic, p_partition, r_incarnation, e.source_offset, e.outcome,
@@ -257,6 +261,11 @@ BEGIN
     IF coalesce(w.status, s_kind[i]) = ANY (v_known) THEN r_outcome[i] := 'exists'; END IF;
 
     IF s_kind[i] = 'success' THEN
+      -- Another attempt of this order succeeded too: it was paid twice, whatever comes of the first.
+      IF EXISTS (SELECT FROM payment_attempts a WHERE a.order_id = y.order_id AND a.status = 'SUCCESS'
+                    AND a.cashfree_payment_id <> w.cashfree_payment_id) THEN
+        PERFORM inquire(ARRAY[y.order_id], 'paid_twice');
+      END IF;
       UPDATE payments x SET webhook_verified = true, updated_at = now(),
              cashfree_payment_id = CASE WHEN y.webhook_verified THEN y.cashfree_payment_id ELSE w.cashfree_payment_id END,
              payment_group = CASE WHEN y.webhook_verified THEN y.payment_group ELSE w.payment_group END,

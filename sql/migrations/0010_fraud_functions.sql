@@ -74,6 +74,7 @@ BEGIN
         VALUES ('payment_mismatch', y.id::text, jsonb_build_object('order_id', y.order_id, 'amount_paise', y.amount, 'currency', y.currency),
                 jsonb_build_object('status', e ->> 'status', 'amount_paise', (e ->> 'amount')::bigint, 'currency', e ->> 'currency'))
       ON CONFLICT (kind, subject) WHERE state = 'open' DO NOTHING;
+      PERFORM inquire(ARRAY[y.order_id], 'mismatch');
     ELSIF v.state <> 'due' OR v.attempt <> (e ->> 'attempt')::integer THEN
       r_outcome[i] := 'exists';
     ELSIF e ->> 'answer' = 'unavailable' THEN
@@ -285,6 +286,7 @@ BEGIN
                       ARRAY[credit_command(y.id, y.wallet_id, y.credits_granted, y.verified_at)]);
   ELSE
     r_outcome := 'rejected';
+    PERFORM inquire(ARRAY[y.order_id], 'rejected');
     UPDATE wallets SET pending_credits = pending_credits - least(pending_credits, y.credits_granted), updated_at = now() WHERE id = y.wallet_id;
     PERFORM FROM emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, ARRAY['analytics.billing'], ARRAY[p_rejected_partition],
                       ARRAY[payment_delta('rejected', now(), 1, y.credits_granted, y.amount)]);

@@ -1,0 +1,315 @@
+-- migrate:up
+-- What happens to a payment's money without our asking: a second success, the gateway's own refund, a dispute. A webhook only makes an
+-- inquiry due; what the gateway then shows of the order (its payments, refunds and disputes) is booked here, in one transaction, as often
+-- as it is shown. Locks as in 0016.
+SET LOCAL ROLE core_owner;
+
+ALTER TYPE transaction_kind ADD VALUE 'reinstate';      -- credits and money of a dispute that was won: a lot that comes back
+
+-- Orders to look at as a whole. asked rises with every reason to look, so that a look from before it does not end it.
+CREATE TABLE order_inquiries (
+  order_id text COLLATE "C" PRIMARY KEY,
+  reason text NOT NULL,
+  asked integer NOT NULL DEFAULT 1,
+  attempt integer NOT NULL DEFAULT 0,
+  next_at timestamptz NOT NULL DEFAULT now(),
+  leased_until timestamptz NOT NULL DEFAULT '-infinity',
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 60);
+CREATE INDEX order_inquiries_due ON order_inquiries (next_at) WHERE next_at < 'infinity';
+
+-- Something about these orders is not of our making: look at them now. Called where webhooks, signals and verdicts are committed.
+CREATE FUNCTION inquire(p_orders text[], p_reason text) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO order_inquiries AS q (order_id, reason) SELECT DISTINCT o, p_reason FROM unnest(p_orders) o WHERE o IS NOT NULL ORDER BY o
+  ON CONFLICT (order_id) DO UPDATE SET reason = excluded.reason, asked = q.asked + 1, attempt = 0, next_at = now(), updated_at = now()
+$$;
+
+-- payment_id is NULL while we do not know the order: then it waits for its row.
+CREATE FUNCTION lease_inquiries(p_limit integer, p_lease_s double precision)
+RETURNS TABLE (order_id text, asked integer, payment_id uuid, user_id uuid)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  WITH due AS (
+    SELECT q.order_id FROM order_inquiries q WHERE q.next_at <= now() AND q.next_at < 'infinity' AND q.leased_until < now()
+     ORDER BY q.next_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED
+  ), leased AS (
+    UPDATE order_inquiries q SET leased_until = now() + make_interval(secs => p_lease_s) FROM due d WHERE q.order_id = d.order_id RETURNING q.*
+  )
+  SELECT l.order_id, l.asked, y.id, y.user_id FROM leased l LEFT JOIN payments y ON y.order_id = l.order_id
+$$;
+
+-- Take a payment's money back out of its lot, or as far as there is one: a forced reversal with its row of refunds. Returns as book_refund.
+CREATE FUNCTION force_reversal(p_batch_id uuid, p_ord integer, p_payment payments, p_refund_id text, p_cf_refund_id text, p_cf_payment_id text,
+  p_amount bigint, p_reason text, OUT o_refund refunds, OUT o_canonical text, OUT o_journal text, OUT o_expiries integer, OUT o_expired bigint, OUT o_breakage bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+  v_id uuid := uuidv7();
+  b record;
+BEGIN
+  INSERT INTO refunds (id, refund_id, payment_id, wallet_id, lot_id, amount, policy, status, gateway_status, cashfree_refund_id, cashfree_payment_id,
+                       reason, requested_by, idempotency_key)
+    VALUES (v_id, p_refund_id, p_payment.id, p_payment.wallet_id, refund_lot(p_payment.id), p_amount, 'FORCED', 'pending', 'SUCCESS', p_cf_refund_id,
+            p_cf_payment_id, p_reason, 'gateway', 'core:forced/' || p_refund_id);
+  SELECT * INTO b FROM book_refund(p_batch_id, p_ord, v_id, true);
+  o_refund := b.o_refund; o_canonical := b.o_canonical; o_journal := b.o_journal; o_expiries := b.o_expiries; o_expired := b.o_expired; o_breakage := b.o_breakage;
+  -- The bank took back what we had set aside as no sale: nothing of that is left to return.
+  IF o_refund.outside THEN
+    UPDATE unapplied_receipts SET state = 'refunded', refund_id = v_id, updated_at = now() WHERE cashfree_payment_id = p_cf_payment_id AND state = 'open';
+  END IF;
+END $$;
+
+-- A forced reversal was won back: its money and credits return as a lot of their own, which pays the wallet's debt first, as a purchase would.
+CREATE FUNCTION reinstate(p_batch_id uuid, p_ord integer, p_refund uuid, p_dispute text,
+  OUT o_lot uuid, OUT o_canonical text, OUT o_journal text, OUT o_expiries integer, OUT o_expired bigint, OUT o_breakage bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+  f refunds;
+  l lots;
+  w wallets;
+  e record;
+  v_id uuid := uuidv7();
+  v_bonus bigint;
+  v_debt bigint;
+  v_debt_paise bigint := 0;
+  v_rec bigint := 0;
+BEGIN
+  SELECT * INTO STRICT f FROM refunds WHERE id = p_refund;
+  o_canonical := ''; o_journal := ''; o_expiries := 0; o_expired := 0; o_breakage := 0;
+  UPDATE refunds SET status = 'reversed', reversed_at = now(), updated_at = now() WHERE id = p_refund;
+  IF f.credits_reversed = 0 THEN
+    -- No credit was taken for it (it went beyond the sale): the money alone comes back.
+    o_journal := post_unapplied(p_batch_id, 'unapplied', 'dispute', p_dispute, jsonb_build_object('refund_id', f.refund_id), f.amount);
+    PERFORM open_case('dispute_money', p_dispute, '{}', jsonb_build_object('payment_id', f.payment_id, 'amount_paise', f.amount));
+    IF f.outside THEN RETURN; END IF;
+  ELSE
+    SELECT * INTO STRICT l FROM lots WHERE id = f.lot_id;
+    SELECT * INTO STRICT w FROM wallets WHERE id = f.wallet_id;
+    o_lot := v_id;
+    v_bonus := f.credits_reversed * l.bonus_credits / l.granted_credits;
+    INSERT INTO lots (id, wallet_id, transaction_id, priority, promotional, effective_at, expires_at, granted_credits, base_credits, bonus_credits,
+                      free_credits, taxable_paise, cgst_paise, sgst_paise, igst_paise)
+      VALUES (v_id, f.wallet_id, v_id, l.priority, false, l.effective_at, l.expires_at, f.credits_reversed, f.credits_reversed - v_bonus, v_bonus,
+              f.credits_reversed, f.taxable_amount, f.cgst_amount, f.sgst_amount, f.igst_amount);
+    v_debt := least(w.debt_credits, f.credits_reversed);
+    IF v_debt > 0 THEN
+      v_rec := move_lot(v_id, v_debt, 'free', 'debt_paid');
+      v_debt_paise := CASE WHEN v_debt = w.debt_credits THEN w.debt_paise ELSE least(v_rec, w.debt_paise) END;
+      UPDATE wallets SET debt_credits = debt_credits - v_debt, debt_paise = debt_paise - v_debt_paise WHERE id = w.id;
+    END IF;
+    o_canonical := post_transaction(p_batch_id, p_ord, v_id, f.wallet_id, 'reinstate', f.credits_reversed, f.credits_reversed - v_debt, 0,
+      'core:dispute/' || p_dispute || '/won', '\x00', now(), 'dispute', p_dispute, NULL, NULL, NULL,
+      ARRAY['gateway_clearing', 'cgst_payable', 'sgst_payable', 'igst_payable', 'deferred_revenue', 'credits_issued', 'wallet', 'wallet', 'wallet_debt',
+            'deferred_revenue', 'credit_debt_receivable', 'rounding']::ledger_account[],
+      ARRAY[f.amount, -f.cgst_amount, -f.sgst_amount, -f.igst_amount, -f.taxable_amount, f.credits_reversed, -f.credits_reversed, v_debt, -v_debt,
+            v_rec, -v_debt_paise, v_debt_paise - v_rec]);
+    PERFORM refresh_expiry(f.wallet_id);
+    SELECT * INTO e FROM expire_due(p_batch_id, p_ord, f.wallet_id, now(), NULL);
+    o_canonical := o_canonical || e.o_canonical; o_expiries := e.o_expiries; o_expired := e.o_expired; o_breakage := e.o_breakage;
+  END IF;
+  UPDATE payments SET refund_amount = refund_amount - f.amount, refunded = false, updated_at = now(),
+         status = CASE status WHEN 'refunded' THEN 'credited' ELSE status END WHERE id = f.payment_id;
+END $$;
+
+-- What the gateway shows of an order, on the chain refund/<shard>. p_picture, or NULL if it could not be asked:
+--   {"payments": [{"id", "status", "amount", "currency"}], "refunds": [{"id", "cf_id", "payment", "status", "amount"}],
+--    "disputes": [{"id", "payment", "type", "status", "amount", "respond_by"}]}, amounts in paise.
+-- p_parts: partitions as refund_follow_ups' ("refunds" is of 'policy=FORCED', "refunds_unapplied" of 'policy=UNAPPLIED'), "refund": of the payment.
+-- r_outcome: waiting (the order is unknown, or its own verdict is not in: asked again), or done, with how many facts were new (r_news).
+CREATE FUNCTION record_inquiry(p_batch_id uuid, p_shard integer, p_order text, p_asked integer, p_picture jsonb, p_parts jsonb,
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text, OUT r_news integer,
+  OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  c_taken CONSTANT text := '^(CHARGEBACK|PRE_ARBITRATION|ARBITRATION)_|(MERCHANT_LOST|MERCHANT_ACCEPTED|INSUFFICIENT_EVIDENCE)$';
+  y payments;
+  q record;
+  k record;
+  b record;
+  d disputes;
+  u unapplied_receipts;
+  v_chain record;
+  v_own text;
+  v_id uuid;
+  v_wait interval;
+  v_canonical text := '';
+  v_journal text := '';
+  v_topics text[] := '{}';
+  v_partitions integer[] := '{}';
+  v_events text[] := '{}';
+BEGIN
+  r_news := 0;
+  SELECT * INTO y FROM payments z WHERE z.order_id = p_order;
+  PERFORM FROM wallets w WHERE w.id = y.wallet_id FOR NO KEY UPDATE;
+  SELECT * INTO y FROM payments z WHERE z.id = y.id FOR NO KEY UPDATE;
+  PERFORM FROM order_inquiries i WHERE i.order_id = p_order FOR NO KEY UPDATE;
+  IF p_picture IS NULL OR y.id IS NULL OR y.status NOT IN ('credited', 'refunded', 'rejected', 'mismatch') THEN
+    r_outcome := 'waiting';
+    UPDATE order_inquiries SET leased_until = '-infinity', attempt = attempt + 1, updated_at = now(),
+           next_at = CASE WHEN asked = p_asked THEN now() + least(interval '1 hour', interval '500 milliseconds' * power(2, least(attempt, 13))) * (0.9 + random() / 5)
+                          ELSE next_at END WHERE order_id = p_order;
+    RETURN;
+  END IF;
+  r_outcome := 'done';
+  SELECT * INTO v_chain FROM begin_chain('refund', p_shard, 'core');
+  r_batch_no := v_chain.batch_no; r_incarnation := v_chain.incarnation;
+
+  -- 1. Successes that are no sale: money without one, booked as that.
+  SELECT coalesce(CASE WHEN y.credited_at IS NOT NULL THEN y.cashfree_payment_id END,
+                  CASE WHEN y.credited_at IS NOT NULL THEN (SELECT x ->> 'id' FROM jsonb_array_elements(p_picture -> 'payments') WITH ORDINALITY AS t (x, n)
+                                                             WHERE x ->> 'status' = 'SUCCESS' ORDER BY n LIMIT 1) END) INTO v_own;
+  FOR q IN SELECT x ->> 'id' AS id, (x ->> 'amount')::bigint AS amount, x ->> 'currency' AS currency
+             FROM jsonb_array_elements(p_picture -> 'payments') WITH ORDINALITY AS t (x, n)
+            WHERE x ->> 'status' = 'SUCCESS' AND x ->> 'id' IS DISTINCT FROM v_own ORDER BY n LOOP
+    IF q.currency IS DISTINCT FROM 'INR' OR coalesce(q.amount, 0) <= 0 THEN
+      PERFORM open_case('unapplied_receipt', q.id, jsonb_build_object('order_id', p_order), jsonb_build_object('amount_paise', q.amount, 'currency', q.currency));
+      CONTINUE;
+    END IF;
+    INSERT INTO unapplied_receipts (cashfree_payment_id, payment_id, reason, amount, batch_id)
+      VALUES (q.id, y.id, CASE WHEN y.credited_at IS NOT NULL THEN 'paid_twice' ELSE y.status END, q.amount, p_batch_id) ON CONFLICT DO NOTHING;
+    CONTINUE WHEN NOT FOUND;
+    r_news := r_news + 1;
+    v_journal := v_journal || post_unapplied(p_batch_id, 'unapplied', 'payment_attempt', q.id,
+      jsonb_build_object('cashfree_payment_id', q.id, 'order_id', p_order), q.amount);
+    IF y.status = 'mismatch' THEN
+      PERFORM open_case('unapplied_receipt', q.id, jsonb_build_object('order_id', p_order, 'amount_paise', y.amount), jsonb_build_object('amount_paise', q.amount));
+    END IF;
+  END LOOP;
+
+  -- 2. Refunds that are not ours: of such money, or of the sale itself.
+  FOR q IN SELECT x ->> 'id' AS id, x ->> 'cf_id' AS cf_id, x ->> 'payment' AS payment, (x ->> 'amount')::bigint AS amount
+             FROM jsonb_array_elements(p_picture -> 'refunds') WITH ORDINALITY AS t (x, n)
+            WHERE x ->> 'status' = 'SUCCESS' AND NOT EXISTS (SELECT FROM refunds f WHERE f.refund_id = x ->> 'id') ORDER BY n LOOP
+    r_news := r_news + 1;
+    SELECT * INTO u FROM unapplied_receipts r WHERE r.payment_id = y.id AND r.state = 'open' AND r.amount = q.amount
+       AND (q.payment IS NULL OR r.cashfree_payment_id = q.payment) ORDER BY r.created_at LIMIT 1;
+    IF FOUND THEN
+      v_id := uuidv7();
+      INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, policy, status, gateway_status, cashfree_refund_id, cashfree_payment_id, outside,
+                           reason, requested_by, idempotency_key, finished_at)
+        VALUES (v_id, q.id, y.id, y.wallet_id, q.amount, 'UNAPPLIED', 'done', 'SUCCESS', q.cf_id, u.cashfree_payment_id, true, u.reason, 'gateway',
+                'core:forced/' || q.id, now());
+      v_journal := v_journal || post_returned(p_batch_id, u.cashfree_payment_id, q.amount);
+      UPDATE unapplied_receipts SET state = 'refunded', refund_id = v_id, updated_at = now() WHERE cashfree_payment_id = u.cashfree_payment_id;
+      v_topics := v_topics || 'analytics.billing'::text; v_partitions := v_partitions || (p_parts ->> 'refunds_unapplied')::integer;
+      v_events := v_events || money_delta('refunds', json_build_object('policy', 'UNAPPLIED'), 1, 0, q.amount);
+      CONTINUE;
+    END IF;
+    SELECT * INTO b FROM force_reversal(p_batch_id, r_news, y, q.id, q.cf_id, q.payment, q.amount, 'gateway refund');
+    PERFORM open_case('forced_reversal', q.id, '{}', jsonb_build_object('payment_id', y.id, 'amount_paise', q.amount));
+    v_canonical := v_canonical || b.o_canonical; v_journal := v_journal || b.o_journal;
+    SELECT v_topics || array_agg(e.t), v_partitions || array_agg(e.p), v_events || array_agg(e.event) INTO v_topics, v_partitions, v_events
+      FROM (SELECT * FROM refund_follow_ups(b.o_refund, p_parts)
+            UNION ALL SELECT * FROM expiry_delta(b.o_expiries, b.o_expired, b.o_breakage, p_parts)) e;
+  END LOOP;
+
+  -- 3. Disputes: the bank takes the money when it opens a chargeback, or when we lose; what we win comes back.
+  FOR q IN SELECT x ->> 'id' AS id, x ->> 'payment' AS payment, x ->> 'type' AS type, x ->> 'status' AS status, (x ->> 'amount')::bigint AS amount,
+                  (x ->> 'respond_by')::timestamptz AS respond_by
+             FROM jsonb_array_elements(p_picture -> 'disputes') WITH ORDINALITY AS t (x, n) ORDER BY n LOOP
+    INSERT INTO disputes AS z (dispute_id, payment_id, cashfree_payment_id, type, status, amount, respond_by)
+      VALUES (q.id, y.id, q.payment, q.type, q.status, q.amount, q.respond_by)
+    ON CONFLICT (dispute_id) DO UPDATE SET type = excluded.type, status = excluded.status, respond_by = excluded.respond_by, updated_at = now()
+    RETURNING z.*, old.status AS before INTO k;
+    PERFORM open_case('dispute', q.id, jsonb_build_object('payment_id', y.id), jsonb_build_object('status', q.status, 'amount_paise', q.amount)) WHERE k.before IS NULL;
+    UPDATE reconciliation_cases SET history = history || jsonb_build_object('event', 'status', 'at', now(), 'actor', 'gateway', 'status', q.status)
+     WHERE kind = 'dispute' AND subject = q.id AND state = 'open' AND k.before IS NOT NULL AND k.before <> q.status;
+    SELECT * INTO STRICT d FROM disputes WHERE dispute_id = q.id;
+    IF d.refund_id IS NULL AND d.status ~ c_taken AND d.status !~ 'MERCHANT_WON$' THEN
+      r_news := r_news + 1;
+      SELECT * INTO b FROM force_reversal(p_batch_id, r_news, y, 'dispute_' || d.dispute_id, NULL, d.cashfree_payment_id, d.amount, 'dispute');
+      v_canonical := v_canonical || b.o_canonical; v_journal := v_journal || b.o_journal;
+      UPDATE disputes SET refund_id = (b.o_refund).id WHERE dispute_id = d.dispute_id;
+      SELECT v_topics || array_agg(e.t), v_partitions || array_agg(e.p), v_events || array_agg(e.event) INTO v_topics, v_partitions, v_events
+        FROM (SELECT * FROM refund_follow_ups(b.o_refund, p_parts)
+              UNION ALL SELECT * FROM expiry_delta(b.o_expiries, b.o_expired, b.o_breakage, p_parts)) e;
+    ELSIF d.status ~ 'MERCHANT_WON$' AND EXISTS (SELECT FROM refunds f WHERE f.id = d.refund_id AND f.status = 'done') THEN
+      r_news := r_news + 1;
+      SELECT * INTO b FROM reinstate(p_batch_id, r_news, d.refund_id, d.dispute_id);
+      v_canonical := v_canonical || b.o_canonical; v_journal := v_journal || b.o_journal;
+      UPDATE disputes SET reinstated_lot_id = b.o_lot WHERE dispute_id = d.dispute_id;
+      SELECT v_topics || array_agg(e.t), v_partitions || array_agg(e.p), v_events || array_agg(e.event) INTO v_topics, v_partitions, v_events
+        FROM (SELECT 'analytics.billing' AS t, (p_parts ->> 'refunds')::integer AS p,
+                     money_delta('refunds', json_build_object('policy', 'FORCED'), -1, -f.credits_reversed, -f.amount) AS event FROM refunds f WHERE f.id = d.refund_id
+              UNION ALL
+              SELECT 'notifications.billing', (p_parts ->> 'notify')::integer, refund_notice('dispute_won', y.user_id, f) FROM refunds f WHERE f.id = d.refund_id
+              UNION ALL SELECT * FROM expiry_delta(b.o_expiries, b.o_expired, b.o_breakage, p_parts)) e;
+      UPDATE reconciliation_cases SET state = 'resolved', resolved_at = now(), history = history || jsonb_build_object('event', 'won', 'at', now(), 'actor', 'gateway')
+       WHERE kind = 'dispute' AND subject = q.id AND state = 'open';
+    END IF;
+  END LOOP;
+
+  -- 4. What nobody returns by itself, and no person has to decide about, we do: exactly that payment, once.
+  FOR u IN SELECT * FROM unapplied_receipts r WHERE r.payment_id = y.id AND r.state = 'open' AND r.reason IN ('paid_twice', 'rejected')
+              AND NOT EXISTS (SELECT FROM refunds f WHERE f.cashfree_payment_id = r.cashfree_payment_id AND f.policy = 'UNAPPLIED')
+              AND NOT EXISTS (SELECT FROM jsonb_array_elements(p_picture -> 'refunds') x WHERE x ->> 'payment' = r.cashfree_payment_id
+                                 AND x ->> 'status' NOT IN ('FAILED', 'CANCELLED') AND NOT EXISTS (SELECT FROM refunds f WHERE f.refund_id = x ->> 'id'))
+            ORDER BY r.cashfree_payment_id LOOP
+    r_news := r_news + 1;
+    v_events := v_events || return_receipt(u, y.wallet_id, 'core');
+    v_topics := v_topics || 'refund.processing'::text; v_partitions := v_partitions || (p_parts ->> 'refund')::integer;
+  END LOOP;
+
+  -- 5. Look again while something is open: a refund under way soon, a dispute once a day.
+  v_wait := CASE
+    WHEN EXISTS (SELECT FROM jsonb_array_elements(p_picture -> 'refunds') x WHERE x ->> 'status' NOT IN ('SUCCESS', 'FAILED', 'CANCELLED')
+                    AND NOT EXISTS (SELECT FROM refunds f WHERE f.refund_id = x ->> 'id')) THEN interval '2 seconds'
+    WHEN EXISTS (SELECT FROM disputes z WHERE z.payment_id = y.id AND z.status !~ '(MERCHANT_WON|MERCHANT_LOST|MERCHANT_ACCEPTED|INSUFFICIENT_EVIDENCE)$') THEN interval '1 day' END;
+  UPDATE order_inquiries SET leased_until = '-infinity', attempt = attempt + 1, updated_at = now(),
+         next_at = CASE WHEN asked <> p_asked THEN now() WHEN v_wait IS NULL THEN 'infinity'
+                        ELSE now() + greatest(v_wait, least(interval '1 hour', v_wait * power(2, least(attempt, 11)))) END WHERE order_id = p_order;
+  SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
+    INTO o_topic, o_partition, o_prev, o_events
+    FROM emit('refund', p_shard, 'core', r_incarnation, r_batch_no, v_topics, v_partitions, v_events) m;
+  PERFORM finish_batch(p_batch_id, 'refund', p_shard, 'core', r_batch_no, 0, r_incarnation, 0, 0, v_chain.link, v_canonical || v_journal,
+    greatest(1, r_news), greatest(1, r_news), 0, 0, 0, 0, 0, 0);
+END $$;
+
+CREATE FUNCTION expiry_delta(p_expiries integer, p_expired bigint, p_breakage bigint, p_parts jsonb) RETURNS TABLE (t text, p integer, event text)
+LANGUAGE sql STABLE AS $$
+  SELECT 'analytics.billing', (p_parts ->> 'expired')::integer, money_delta('credits_expired', '{}', p_expiries, p_expired, p_breakage) WHERE p_expiries > 0
+$$;
+
+-- A refund of exactly one unapplied receipt. Returns the event for refund.processing.
+CREATE FUNCTION return_receipt(p_receipt unapplied_receipts, p_wallet uuid, p_actor text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  v_id uuid := uuidv7();
+BEGIN
+  INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, policy, cashfree_payment_id, outside, reason, requested_by, idempotency_key)
+    VALUES (v_id, 'rf_' || replace(v_id::text, '-', ''), p_receipt.payment_id, p_wallet, p_receipt.amount, 'UNAPPLIED', p_receipt.cashfree_payment_id, true,
+            p_receipt.reason, p_actor, 'core:receipt/' || p_receipt.cashfree_payment_id || '/' || v_id);
+  UPDATE unapplied_receipts SET state = 'refunding', refund_id = v_id, updated_at = now() WHERE cashfree_payment_id = p_receipt.cashfree_payment_id;
+  RETURN json_build_object('refund_id', v_id, 'payment_id', p_receipt.payment_id, 'occurred_at', now())::text;
+END $$;
+
+-- A person returns an open receipt (a mismatch, or one whose refund failed), on the chain api/<shard>. Outcomes: created; exists (on its way
+-- or returned already); unknown.
+CREATE FUNCTION refund_receipt(p_batch_id uuid, p_shard integer, p_cf_payment_id text, p_actor text, p_refund_partition integer,
+  OUT r_outcome text, OUT r_refund uuid)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  u unapplied_receipts;
+  v_wallet uuid;
+  v_chain record;
+  v_event text;
+BEGIN
+  SELECT z.wallet_id INTO v_wallet FROM unapplied_receipts r JOIN payments z ON z.id = r.payment_id WHERE r.cashfree_payment_id = p_cf_payment_id
+     FOR NO KEY UPDATE OF z;
+  SELECT * INTO u FROM unapplied_receipts r WHERE r.cashfree_payment_id = p_cf_payment_id FOR NO KEY UPDATE;
+  IF u.payment_id IS NULL THEN r_outcome := 'unknown'; RETURN; END IF;
+  IF u.state <> 'open' THEN r_outcome := 'exists'; r_refund := u.refund_id; RETURN; END IF;
+  SELECT * INTO v_chain FROM begin_chain('api', p_shard, 'core');
+  v_event := return_receipt(u, v_wallet, p_actor);
+  r_outcome := 'created';
+  SELECT refund_id INTO r_refund FROM unapplied_receipts WHERE cashfree_payment_id = p_cf_payment_id;
+  INSERT INTO audit_logs (actor, action, object_kind, object_id) VALUES (p_actor, 'receipt.refund', 'refund', r_refund::text);
+  PERFORM FROM emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, ARRAY['refund.processing'], ARRAY[p_refund_partition], ARRAY[v_event]);
+  PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link, '', 1, 1, 0, 0, 0, 0, 0, 0);
+END $$;
+
+GRANT SELECT ON order_inquiries TO core_app, core_readonly;
+GRANT EXECUTE ON FUNCTION lease_inquiries, record_inquiry, refund_receipt TO core_app;
+
+RESET ROLE;
+
+-- migrate:down
+DO $$ BEGIN RAISE EXCEPTION 'this migration cannot be undone'; END $$;
