@@ -87,7 +87,8 @@ class Folder:
     def _write(self, path: Path, document: bytes) -> None:
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 file.write(document)
                 file.flush()
@@ -123,7 +124,12 @@ class Bunny:
         return body if status == 200 else None
 
     async def _call(
-        self, verb: str, key: str, fine: frozenset[int], headers: dict[str, str], document: bytes | None = None
+        self,
+        verb: str,
+        key: str,
+        fine: frozenset[int],
+        headers: dict[str, str],
+        document: bytes | None = None,
     ) -> tuple[int, bytes]:
         url = f"{self._url}/{_checked(key)}"
         try:

@@ -55,6 +55,7 @@ class Seller:
     kept: Kept
     ownership: PostgresOwnership
     admin: asyncpg.Connection
+    admin_url: str
     readonly_url: str
     terms: dict[str, Any] = field(default_factory=lambda: InvoiceSettings().terms())
     positions: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -72,9 +73,7 @@ class Seller:
             " VALUES ($1, $2, $3, 'ananya@example.in', $4, $5, '')",
             user, str(user), name, state, gstin,
         )  # fmt: skip
-        await self.admin.execute(
-            "INSERT INTO wallets (id, owner_id, request_hash) VALUES ($1, $1, '')", user
-        )
+        await self.admin.execute("INSERT INTO wallets (id, owner_id, request_hash) VALUES ($1, $1, '')", user)
         return user
 
     async def paid(
@@ -188,6 +187,6 @@ async def seller(database) -> AsyncIterator[Seller]:  # type: ignore[no-untyped-
     kept = Kept()
     core = Core(db, kept, "commdesk", partitions=4)
     ownership = PostgresOwnership(db, "commdesk", [core.marks.restore])
-    yield Seller(core, kept, ownership, admin, database.readonly_url)
+    yield Seller(core, kept, ownership, admin, database.admin_url, database.readonly_url)
     await admin.close()
     await db.close()

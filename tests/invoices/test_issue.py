@@ -32,7 +32,10 @@ async def test_a_credited_payment_gets_one_invoice_and_its_user_a_notice(seller:
         "26-27",
     )
     assert document["amount_in_words"] == "Rupees Five Hundred Only"
-    assert [(line["credits"], line["gross_paise"]) for line in document["lines"]] == [(5000, 50_000), (500, 0)]
+    assert [(line["credits"], line["gross_paise"]) for line in document["lines"]] == [
+        (5000, 50_000),
+        (500, 0),
+    ]
     assert document["payment"]["gateway_payment_id"] == "14910233214"
     [notice] = seller.kept.events()
     assert notice["topic"] == "notifications.billing"
@@ -104,7 +107,10 @@ async def test_the_financial_year_ends_at_midnight_in_india(seller: Seller) -> N
     numbers = [(await seller.invoice(p)).number for p in (last, first, later)]
     assert numbers == ["CAA/26/000000001", "CAA/27/000000001", "CAA/27/000000002"]
     documents = [(await seller.invoice(p)).document for p in (last, first)]
-    assert [(d["financial_year"], d["date"]) for d in documents] == [("26-27", "2027-03-31"), ("27-28", "2027-04-01")]
+    assert [(d["financial_year"], d["date"]) for d in documents] == [
+        ("26-27", "2027-03-31"),
+        ("27-28", "2027-04-01"),
+    ]
     assert await seller.violations() == []
 
 
@@ -129,13 +135,11 @@ async def test_numbers_have_no_gap_when_a_hundred_invoices_are_issued_at_once(se
     assert await seller.violations() == []
 
 
-async def test_one_series_is_gapless_under_a_hundred_connections_that_partly_fail(
-    seller: Seller, database
-) -> None:  # type: ignore[no-untyped-def]
+async def test_one_series_is_gapless_under_a_hundred_connections_that_partly_fail(seller: Seller) -> None:
     """A sequence would leave gaps here: every third transaction rolls back after it took its number."""
     invoices = [await seller.paid() for _ in range(40)]
     await seller.issue(*invoices)
-    pool = await asyncpg.create_pool(database.admin_url, min_size=8, max_size=8)
+    pool = await asyncpg.create_pool(seller.admin_url, min_size=8, max_size=8)
 
     async def note(place: int, payment: UUID) -> None:
         async with pool.acquire() as connection:
@@ -148,7 +152,9 @@ async def test_one_series_is_gapless_under_a_hundred_connections_that_partly_fai
 
     await asyncio.gather(*(note(place, payment) for place, payment in enumerate(invoices)))
     await pool.close()
-    serials = await seller.admin.fetch("SELECT serial FROM invoices WHERE kind = 'credit_note' ORDER BY serial")
+    serials = await seller.admin.fetch(
+        "SELECT serial FROM invoices WHERE kind = 'credit_note' ORDER BY serial"
+    )
     assert [r["serial"] for r in serials] == list(range(1, 27))
     assert await seller.violations() == []
 
@@ -160,7 +166,9 @@ async def test_a_payment_that_is_not_credited_yet_waits_and_is_then_invoiced(sel
     await seller.admin.execute("UPDATE retries SET next_at = now()")
     assert await invoice_generate.retry_once(seller.core, seller.ownership, seller.terms) == 2
     assert await get_invoices_of_payment(seller.db, early) == []
-    await seller.admin.execute("UPDATE payments SET status = 'credited', credited_at = now() WHERE id = $1", early)
+    await seller.admin.execute(
+        "UPDATE payments SET status = 'credited', credited_at = now() WHERE id = $1", early
+    )
     await seller.issue(early)  # behind what waits
     assert await get_invoices_of_payment(seller.db, early) == []
     await seller.admin.execute("UPDATE retries SET next_at = now()")
@@ -196,7 +204,10 @@ async def test_a_void_invoice_keeps_its_number_and_nothing_replaces_it(seller: S
     assert (void.number, void.void_reason, void.document) == (invoice.number, "wrong buyer", invoice.document)
     assert void.voided_at is not None
     assert (await seller.invoice(following)).number == "CAA/26/000000002"
-    assert await seller.admin.fetchval("SELECT actor FROM audit_logs WHERE object_id = $1", invoice.number) == "asha"
+    assert (
+        await seller.admin.fetchval("SELECT actor FROM audit_logs WHERE object_id = $1", invoice.number)
+        == "asha"
+    )
     assert (await seller.refund(payment, 1000))[1] is None
     assert await seller.violations() == []
 
@@ -220,15 +231,36 @@ async def test_what_was_issued_cannot_be_rewritten_even_by_the_owner(seller: Sel
 
 async def test_the_app_may_write_no_invoice_by_itself(seller: Seller) -> None:
     await seller.issue(await seller.paid())
-    for statement in ("UPDATE invoice_series SET last_number = 0", "SELECT put_credit_note(NULL, NULL, 1, 1, '', now())"):
+    for statement in (
+        "UPDATE invoice_series SET last_number = 0",
+        "SELECT put_credit_note(NULL, NULL, 1, 1, '', now())",
+    ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await seller.db.value(statement)
 
 
 async def test_amounts_in_words_are_the_domains(seller: Seller) -> None:
-    amounts = [0, 1, 99, 100, 101, 1999, 15_000, 50_005, 100_000, 12_345_678, 99_999_999_99, 10**9, 10**12 + 7, 2_147_483_647]
-    amounts += [n * 100 for n in (*range(130), 1000, 1001, 99_999, 100_000, 10_00_001, 1_00_00_000, 12_34_56_789)]
+    amounts = [
+        0,
+        1,
+        99,
+        100,
+        101,
+        1999,
+        15_000,
+        50_005,
+        100_000,
+        12_345_678,
+        99_999_999_99,
+        10**9,
+        10**12 + 7,
+        2_147_483_647,
+    ]
+    amounts += [
+        n * 100 for n in (*range(130), 1000, 1001, 99_999, 100_000, 10_00_001, 1_00_00_000, 12_34_56_789)
+    ]
     rows = await seller.admin.fetch(
-        "SELECT amount_in_words(x) words FROM unnest($1::bigint[]) WITH ORDINALITY u (x, o) ORDER BY o", amounts
+        "SELECT amount_in_words(x) words FROM unnest($1::bigint[]) WITH ORDINALITY u (x, o) ORDER BY o",
+        amounts,
     )
     assert [r["words"] for r in rows] == [amount_in_words(a) for a in amounts]
