@@ -31,7 +31,7 @@ def renderer() -> Renderer:
 
 
 @pytest.fixture
-async def folder(tmp_path: Path) -> AsyncIterator[Folder]:
+def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "invoices")
 
 
