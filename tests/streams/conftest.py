@@ -65,13 +65,14 @@ class Fleet:
     url: str
     path: Path
     topics: str = "wallet.debit"
+    script: Path = WORKER
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, *extra: str) -> subprocess.Popen[bytes]:
         log = (self.path.parent / f"{name}.log").open("ab")
         with log:
             process = subprocess.Popen(
-                [sys.executable, str(WORKER), self.url, str(self.path), self.topics, name, *extra],
+                [sys.executable, str(self.script), self.url, str(self.path), self.topics, name, *extra],
                 stdout=log,
                 stderr=log,
             )
