@@ -15,7 +15,7 @@ from streams.topics import TOPICS
 from web.services import Services
 
 MINUTES: Final = 60
-RECENT: Final = 12
+RECENT: Final = 10
 RATE_S: Final = 15.0
 _WHOLE_EVERY_S: Final = 20.0
 _LATE_MINUTES: Final = 4
