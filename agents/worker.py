@@ -1,5 +1,6 @@
 """A worker: every agent as a Faust agent over its topic, and the loops beside them, in one process."""
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -16,6 +17,7 @@ from agents import (
     mailer,
     notifications_billing,
     payment_processing,
+    refund_processing,
     reminders,
     retries,
     wallet_credit,
@@ -23,7 +25,9 @@ from agents import (
     webhook_processing,
 )
 from agents.core import Core, PostgresOwnership
+from agents.refunder import Refunder
 from agents.relay import Relay
+from agents.reversals import Reversals
 from agents.settings import InvoiceSettings
 from agents.verifier import Verifier
 from agents.writer import StreamWriter
@@ -58,6 +62,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         webhook_processing.TOPIC: lambda batch: webhook_processing.handle(core, batch),
         payment_processing.TOPIC: lambda batch: payment_processing.handle(core, batch),
         fraud_detection.TOPIC: lambda batch: fraud_detection.handle(core, windows, batch),
+        refund_processing.TOPIC: lambda batch: refund_processing.handle(core, batch),
         wallet_credit.TOPIC: lambda batch: wallet_credit.handle(core, batch),
         wallet_debit.TOPIC: lambda batch: wallet_debit.handle(core, batch),
         invoice_generate.TOPIC: lambda batch: invoice_generate.handle(core, terms, batch),
@@ -74,6 +79,11 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         async with open_client(GatewaySettings()) as gateway:
             await Verifier(core, gateway, shard=shard).run()
 
+    async def refund() -> None:
+        async with open_client(GatewaySettings()) as gateway, asyncio.TaskGroup() as group:
+            group.create_task(Refunder(core, gateway, shard=shard).pool.run(), name="refunder")
+            group.create_task(Reversals(core, gateway, shard=shard).pool.run(), name="reversals")
+
     async def render() -> None:
         async with open_storage() as storage:
             await invoice_render.run(core, storage)
@@ -82,6 +92,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         relay.run,
         relay.sweep,
         verify,
+        refund,
         render,
         lambda: retries.run(core, ownership),
         lambda: payment_processing.run_retries(core, ownership),

@@ -306,8 +306,58 @@ BEGIN
   PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link, '', 1, 1, 0, 0, 0, 0, 0, 0);
 END $$;
 
+-- A person's word about a refund that is too old for the gateway, on the chain api/<shard>: approve, decline (also after an approval; its credits
+-- come back), paid (by our bank, p_detail its reference: booked as any refund, then out of the bank instead of the gateway). Returns the status
+-- that the refund has then, or 'unknown'; a verdict that does not fit changes nothing. p_parts as record_refund.
+CREATE FUNCTION decide_refund_payout(p_batch_id uuid, p_shard integer, p_refund uuid, p_verdict text, p_actor text, p_detail text, p_parts jsonb)
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  f refunds;
+  h holds;
+  b record;
+  v_chain record;
+  v_journal text := '';
+BEGIN
+  SELECT * INTO f FROM refunds WHERE id = p_refund;
+  IF NOT FOUND THEN RETURN 'unknown'; END IF;
+  PERFORM FROM wallets w WHERE w.id = f.wallet_id FOR NO KEY UPDATE;
+  PERFORM FROM payments y WHERE y.id = f.payment_id FOR NO KEY UPDATE;
+  SELECT * INTO f FROM refunds WHERE id = p_refund FOR NO KEY UPDATE;
+  IF NOT (p_verdict IN ('approve', 'decline') AND f.status = 'payout_requested' OR p_verdict IN ('decline', 'paid') AND f.status = 'payout_approved') THEN
+    RETURN f.status;
+  END IF;
+  INSERT INTO audit_logs (actor, action, object_kind, object_id, detail)
+    VALUES (p_actor, 'refund.' || p_verdict, 'refund', p_refund::text, jsonb_build_object('detail', p_detail));
+  IF p_verdict = 'approve' THEN
+    UPDATE refunds SET status = 'payout_approved', updated_at = now() WHERE id = p_refund;
+    RETURN 'payout_approved';
+  END IF;
+  SELECT * INTO v_chain FROM begin_chain('api', p_shard, 'core');
+  IF p_verdict = 'decline' THEN
+    SELECT * INTO STRICT h FROM holds WHERE id = f.hold_id;
+    SELECT * INTO b FROM apply_command('api', p_batch_id, 1, true, false, uuidv7(), f.wallet_id, 'release', h.credits, 'core:refund/' || f.id || '/release',
+      '\x00', now(), 'refund', f.id::text, NULL, NULL, NULL, jsonb_build_object('hold_id', h.id));
+    UPDATE refunds SET status = 'rejected', failure = 'not_approved', finished_at = now(), updated_at = now() WHERE id = p_refund RETURNING * INTO f;
+  ELSE
+    SELECT * INTO b FROM book_refund(p_batch_id, 1, p_refund, false);
+    f := b.o_refund;
+    v_journal := b.o_journal || coalesce(post_journal(p_batch_id, uuidv7(), 'refund_payout', 'refund', p_refund::text, now(),
+      jsonb_build_object('reference', p_detail), ARRAY['gateway_clearing', 'bank']::ledger_account[], ARRAY[f.amount, -f.amount]), '');
+  END IF;
+  UPDATE reconciliation_cases SET state = 'resolved', resolved_at = now(),
+         history = history || jsonb_build_object('event', p_verdict, 'at', now(), 'actor', p_actor, 'detail', p_detail)
+   WHERE kind = 'refund_payout' AND subject = p_refund::text AND state = 'open';
+  PERFORM FROM (SELECT array_agg(e.t) AS t, array_agg(e.p) AS p, array_agg(e.event) AS e
+                  FROM (SELECT u.* FROM refund_follow_ups(f, p_parts) u WHERE f.status = 'done'
+                        UNION ALL SELECT * FROM expiry_delta(b.o_expiries, b.o_expired, b.o_breakage, p_parts)) e) x,
+               emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, x.t, x.p, x.e);
+  PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link, b.o_canonical || v_journal,
+    1, 1, 0, 0, 0, 0, 0, 0);
+  RETURN f.status;
+END $$;
+
 GRANT SELECT ON order_inquiries TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION lease_inquiries, record_inquiry, refund_receipt TO core_app;
+GRANT EXECUTE ON FUNCTION lease_inquiries, record_inquiry, refund_receipt, decide_refund_payout TO core_app;
 
 RESET ROLE;
 
