@@ -52,7 +52,7 @@ async def test_what_moves_credits_otherwise_is_a_fact_and_a_spend_is_none(shop: 
         await shop.admin.execute(
             "INSERT INTO wallet_transactions (id, wallet_id, seq, transaction_type, credits, amount_credits, balance_before,"
             " balance_after, locked_after, source, source_id, idempotency_key, request_hash, batch_id, ord, occurred_at)"
-            " VALUES ($1, $2, $3, $4, 7, 7, 0, 7, 0, 'test', 't', $1::text, '', $1, 1, now())",
+            " VALUES ($1, $2, $3, $4, 7, 7, 0, 7, 0, 'test', 't', $1::uuid::text, '', $1, 1, now())",
             uuid4(), wallet, seq, kind,
         )  # fmt: skip
     rows = await shop.admin.fetch("SELECT kind, user_id, wallet_id, credits FROM billing_events ORDER BY id")
