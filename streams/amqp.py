@@ -26,6 +26,10 @@ _MAP32_HEAD = struct.Struct(">BII")
 _SHORT_HEAD = struct.Struct(">BB")
 _LONG_HEAD = struct.Struct(">BI")
 _KEY_NAME = b"\xa1\x03key"
+_KEY_ONLY = b"\x02" + _KEY_NAME + b"\xa1"
+_MAP8_START = _PROPERTIES + b"\xc1"
+_DATA8, _DATA32 = _DATA + b"\xa0", _DATA + b"\xb0"
+_new = tuple.__new__
 
 
 class Fields(NamedTuple):
@@ -84,6 +88,15 @@ def _is_utf8(raw: bytes) -> bool:
 def decode(raw: bytes) -> Fields:
     """Key, value and headers of one message. Never raises: what makes no sense is returned as malformed."""
     try:
+        if raw.startswith(_MAP8_START) and raw[5:12] == _KEY_ONLY:
+            # by far the most: a short text key and no header
+            end = 13 + raw[12]
+            kind = raw[end : end + 4]
+            if raw[4] == end - 5:
+                if kind == _DATA32 and len(raw) == end + 8 + _U32.unpack_from(raw, end + 4)[0]:
+                    return _new(Fields, (raw[13:end], raw[end + 8 :], {}, False))
+                if kind == _DATA8 and len(raw) == end + 5 + raw[end + 4]:
+                    return _new(Fields, (raw[13:end], raw[end + 5 :], {}, False))
         fields = _decode_fixed(raw)
         if fields is not None:
             return fields

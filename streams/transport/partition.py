@@ -118,23 +118,33 @@ class Partition:
 
     def read(self, max_records: int, max_bytes: int) -> list[Stored]:
         """The next messages, at least one if any waits, and no more than the limits. Errors: CorruptChunk."""
-        found: list[Stored] = []
-        room = max_bytes
-        while self._reading < len(self._chunks):
+        return [
+            Stored(offset, stamp, raw)
+            for first, stamp, messages in self._next(max_records, max_bytes)
+            for offset, raw in enumerate(messages, first)
+        ]
+
+    def _next(self, max_records: int, max_bytes: int) -> list[tuple[int, int, list[bytes]]]:
+        """As `read`, in runs: first offset, when the broker stored them, the messages."""
+        found: list[tuple[int, int, list[bytes]]] = []
+        while self._reading < len(self._chunks) and max_records > 0 and max_bytes > 0:
             chunk = self._chunks[self._reading]
             if chunk.end <= self.position:
                 self._reading, self._messages = self._reading + 1, None
                 continue
             if self._messages is None:
                 self._messages = chunk.messages()
-            first, stamp = chunk.first, chunk.timestamp_ms
-            for offset in range(max(first, self.position), chunk.end):
-                raw = self._messages[offset - first]
-                room -= len(raw)
-                if found and (room < 0 or len(found) >= max_records):
-                    return found
-                found.append(Stored(offset, stamp, raw))
-                self.position = offset + 1
+            begin = max(0, self.position - chunk.first)
+            run = self._messages[begin : begin + max_records]
+            size = sum(map(len, run))
+            if size > max_bytes:
+                run = _within(run, max_bytes, at_least=0 if found else 1)
+                if not run:
+                    break
+            found.append((chunk.first + begin, chunk.timestamp_ms, run))
+            self.position = chunk.first + begin + len(run)
+            max_records -= len(run)
+            max_bytes -= size
         return found
 
     def batch(self, max_records: int, max_bytes: int) -> Batch | None:
@@ -146,20 +156,21 @@ class Partition:
         self.position = self.committed
         if self._reading:
             self.rewind()
-        stored = self.read(max_records, max_bytes)
-        if not stored:
+        runs = self._next(max_records, max_bytes)
+        if not runs:
             return None
-        last = stored[-1]
+        first, stamp, messages = runs[-1]
+        last_offset = first + len(messages) - 1
         return Batch(
             topic=self.topic,
             partition=self.number,
             epoch=claim.epoch,
             incarnation=claim.incarnation,
             from_offset=self.committed,
-            to_offset=last.offset + 1,
-            last_offset=last.offset,
-            last_digest=digest(last.timestamp_ms, last.raw),
-            records=[to_record(item) for item in stored],
+            to_offset=last_offset + 1,
+            last_offset=last_offset,
+            last_digest=digest(stamp, messages[-1]),
+            records=[record for run in runs for record in to_records(*run)],
         )
 
     def rewind(self) -> None:
@@ -191,9 +202,26 @@ class Partition:
         self._reading, self._messages = 0, None
 
 
-def to_record(stored: Stored) -> Record:
-    """A stored message as agents see it."""
-    offset, stamp, raw = stored
-    if isinstance(raw, Unreadable):
-        return Record(offset, stamp, None, bytes(raw), {"error": raw.why}, True)
-    return Record(offset, stamp, *amqp.decode(raw))
+def _within(messages: list[bytes], max_bytes: int, *, at_least: int) -> list[bytes]:
+    """The first of `messages` that fit."""
+    for index, raw in enumerate(messages):
+        max_bytes -= len(raw)
+        if max_bytes < 0 and index >= at_least:
+            return messages[:index]
+    return messages
+
+
+def to_records(first: int, timestamp_ms: int, messages: list[bytes]) -> list[Record]:
+    """Stored messages as agents see them; message i has offset `first` + i."""
+    decode = amqp.decode
+    return [
+        Record(offset, timestamp_ms, *decode(raw))
+        if type(raw) is bytes
+        else _unreadable(offset, timestamp_ms, raw)
+        for offset, raw in enumerate(messages, first)
+    ]
+
+
+def _unreadable(offset: int, timestamp_ms: int, raw: bytes) -> Record:
+    why = raw.why if isinstance(raw, Unreadable) else ""
+    return Record(offset, timestamp_ms, None, bytes(raw), {"error": why}, True)

@@ -17,7 +17,7 @@ from streams.address import Address
 from streams.batches import Record
 from streams.chunks import Chunk, CorruptChunk, Unreadable, digest
 from streams.link import Link, Outcome
-from streams.transport.partition import Stored, to_record
+from streams.transport.partition import to_records
 from streams.wire import Refused, Wire
 from tests.conftest import Broker
 from tests.streams.conftest import until
@@ -126,9 +126,8 @@ def test_a_sub_batch_that_cannot_be_read_keeps_its_offsets_and_says_why(
     assert found[1:4] == [packed, b"", b""]
     for number, message in enumerate(found[1:4]):
         assert isinstance(message, Unreadable)
-        record = to_record(Stored(number, 7, message))
-        assert isinstance(record, Record)
-        assert record.malformed
+        (record,) = to_records(number, 7, [message])
+        assert record == Record(number, 7, None, bytes(message), record.headers, True)
         assert why in record.headers["error"]
 
 
