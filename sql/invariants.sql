@@ -80,7 +80,7 @@ SELECT coalesce(t.id, e.transaction_id) AS transaction_id, t.transaction_type::t
                FROM ledger_entries GROUP BY transaction_id) e ON e.transaction_id = t.id
   LEFT JOIN (SELECT transaction_id, sum(credits) AS taken FROM lot_consumptions GROUP BY transaction_id) c ON c.transaction_id = t.id
  WHERE CASE
-   WHEN t.id IS NULL THEN NOT EXISTS (SELECT FROM batches b WHERE b.id = e.transaction_id)
+   WHEN t.id IS NULL THEN NOT EXISTS (SELECT FROM batches b WHERE b.id = e.transaction_id) AND NOT EXISTS (SELECT FROM journal_entries j WHERE j.id = e.transaction_id)
    WHEN e.transaction_id IS NULL OR e.wallet <> t.credits THEN true
    WHEN t.transaction_type IN ('spend', 'capture', 'refund', 'expire') THEN
      e.moved IS DISTINCT FROM t.amount_credits OR c.taken IS DISTINCT FROM t.amount_credits
@@ -97,7 +97,7 @@ SELECT 'lot' AS what, id, taxable_paise + cgst_paise + sgst_paise + igst_paise A
 UNION ALL
 SELECT 'payment', p.id, p.amount, r.amount, p.credits_granted, r.credits
   FROM payments p JOIN (SELECT payment_id, sum(amount)::bigint AS amount, sum(credits_reversed)::bigint AS credits FROM refunds
-                         WHERE status NOT IN ('failed', 'cancelled', 'rejected') GROUP BY payment_id) r ON r.payment_id = p.id
+                         WHERE status NOT IN ('failed', 'cancelled', 'rejected', 'reversed') AND NOT outside GROUP BY payment_id) r ON r.payment_id = p.id
  WHERE r.amount > p.amount OR r.credits > p.credits_granted
  LIMIT 20;
 
@@ -214,8 +214,15 @@ WITH told AS (
           UNION ALL SELECT 'mismatch', c.created_at, p.credits_granted, p.amount FROM payments p
                       JOIN reconciliation_cases c ON c.kind = 'payment_mismatch' AND c.subject = p.id::text
           UNION ALL SELECT 'credited', t.occurred_at, p.credits_granted, p.amount FROM payments p
-                      JOIN wallet_transactions t ON t.transaction_type = 'purchase' AND t.source_id = p.id::text) s
+                      JOIN wallet_transactions t ON t.transaction_type = 'purchase' AND t.source_id = p.id::text
+          UNION ALL SELECT 'refunded', r.finished_at, p.credits_granted, p.amount FROM payments p
+                      JOIN refunds r ON r.payment_id = p.id AND r.closes_payment) s
    WHERE s.at IS NOT NULL GROUP BY 2, 3
+  UNION ALL
+  SELECT 'refunds', 'policy=' || r.policy, date_trunc('minute', r.at), sum(r.n), sum(r.n * r.credits_reversed), sum(r.n * r.amount)
+    FROM (SELECT policy, finished_at AS at, 1 AS n, credits_reversed, amount FROM refunds WHERE status IN ('done', 'reversed')
+          UNION ALL SELECT policy, reversed_at, -1, credits_reversed, amount FROM refunds WHERE status = 'reversed') r
+   GROUP BY 2, 3
 )
 SELECT x.metric, x.dimension, x.minute, sum(x.count) AS count, sum(x.credits) AS credits, sum(x.amount_paise) AS amount_paise
   FROM (SELECT metric, dimension, minute, count, credits, amount_paise FROM told
@@ -261,20 +268,23 @@ SELECT x.topic, x.partition, x.consumer_group, x.batch_no
     OR (x.last AND x.head IS DISTINCT FROM x.link) LIMIT 20;
 
 -- name: i14_the_content_is_what_was_hashed()
--- The canonical text of a batch's transactions, their legs, refusals and invoices, made anew from the rows, has the digest that went into its link.
+-- The canonical text of a batch's transactions, their legs, refusals, invoices and journal, made anew from the rows, has the digest that went into its link.
 -- (A batch of windows or notices hashed what it folded, which is kept in another shape.)
 WITH legs AS (
   SELECT transaction_id, string_agg(account || ':' || amount, ',' ORDER BY leg) AS legs FROM ledger_entries GROUP BY transaction_id
 ), line AS (
-  SELECT t.batch_id, t.ord, t.seq, canonical_transaction(t.id, t.wallet_id, t.seq, t.transaction_type::text, t.credits, t.amount_credits, t.balance_after,
+  SELECT t.batch_id, t.ord, t.seq, t.id AS place, canonical_transaction(t.id, t.wallet_id, t.seq, t.transaction_type::text, t.credits, t.amount_credits, t.balance_after,
                                                          t.locked_after, t.idempotency_key, t.request_hash, g.legs) AS line
     FROM wallet_transactions t LEFT JOIN legs g ON g.transaction_id = t.id
   UNION ALL
-  SELECT r.batch_id, r.ord, 9223372036854775807, canonical_refusal(r.idempotency_key, r.request_hash, r.reason) FROM refusals r
+  SELECT r.batch_id, r.ord, 9223372036854775807, NULL, canonical_refusal(r.idempotency_key, r.request_hash, r.reason) FROM refusals r
   UNION ALL
-  SELECT i.batch_id, i.serial, i.financial_year, canonical_invoice(i) FROM invoices i WHERE i.batch_id IS NOT NULL
+  SELECT i.batch_id, i.serial, i.financial_year, NULL, canonical_invoice(i) FROM invoices i WHERE i.batch_id IS NOT NULL
+  UNION ALL
+  SELECT j.batch_id, 9223372036854775807, 9223372036854775807, j.id,
+         canonical_journal(j.id, j.kind, j.source, j.source_id, j.occurred_at, j.metadata, g.legs) FROM journal_entries j LEFT JOIN legs g ON g.transaction_id = j.id
 ), content AS (
-  SELECT batch_id, sha256(convert_to(string_agg(line, '' ORDER BY ord, seq), 'UTF8')) AS digest FROM line GROUP BY batch_id
+  SELECT batch_id, sha256(convert_to(string_agg(line, '' ORDER BY ord, seq, place), 'UTF8')) AS digest FROM line GROUP BY batch_id
 )
 SELECT b.topic, b.partition, b.consumer_group, b.batch_no
   FROM batches b LEFT JOIN content c ON c.batch_id = b.id
