@@ -121,6 +121,9 @@ class PostgresOwnership:
         self.epochs[topic, partition] = row.epoch
         return _claim(row)
 
+    async def positions(self, topic: str) -> dict[int, int]:
+        return await offsets.positions(self._db, topic, self._group)
+
     async def restore(self, topic: str, partition: int, claim: Claim) -> None:
         for restore in self._restore:
             await restore(topic, partition)

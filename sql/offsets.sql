@@ -26,3 +26,7 @@ SELECT b.batch_no, b.incarnation, o.dest_topic, o.dest_partition, o.prev_batch_n
    AND o.producer_group = b.consumer_group AND o.batch_no = b.batch_no
  WHERE b.topic = $1 AND b.partition = $2 AND b.consumer_group = $3 AND b.to_offset = $4
    AND b.batch_no = (SELECT batch_no FROM consumer_offsets WHERE topic = $1 AND partition = $2 AND consumer_group = $3);
+
+-- name: get_positions(topic, consumer_group)
+-- Where every partition of a topic that was ever claimed stands.
+SELECT partition, next_offset FROM consumer_offsets WHERE topic = $1 AND consumer_group = $2;
