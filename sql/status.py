@@ -96,3 +96,8 @@ async def get_series(db: Database, since: datetime) -> list[Sum]:
 async def get_today(db: Database) -> list[Sum]:
     """Today's sums, by IST. Errors: Unavailable."""
     return [Sum(*row.values()) for row in await db.rows(_Q["get_today"])]
+
+
+async def get_recent_statuses(db: Database, *, limit: int) -> dict[str, int]:
+    """How many of the newest payments stand where. Errors: Unavailable."""
+    return {row["status"]: row["count"] for row in await db.rows(_Q["get_recent_statuses"], limit)}

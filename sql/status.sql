@@ -63,3 +63,8 @@ WITH part AS (
 )
 SELECT metric, dimension, sum(count)::bigint AS count, sum(credits)::bigint AS credits, sum(amount_paise)::bigint AS amount_paise
   FROM part GROUP BY metric, dimension;
+
+-- name: get_recent_statuses(limit_rows)
+-- How the newest payments stand.
+WITH newest AS (SELECT status FROM payments ORDER BY created_at DESC LIMIT $1)
+SELECT status, count(*) AS count FROM newest GROUP BY status;

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.client import open_client
 from gateway.settings import GatewaySettings
+from gateway.storage import open_storage
 from sql.db import Database, DatabaseSettings
 from web.live import HUB, Hub
 from web.middleware import around
@@ -50,8 +51,8 @@ def _services(
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def opened(app: web.Application) -> AsyncIterator[None]:
         db = Database(database_settings)
-        async with open_client(gateway_settings) as gateway:
-            services = app[SERVICES] = Services(settings, gateway_settings, db, gateway)
+        async with open_client(gateway_settings) as gateway, open_storage() as storage:
+            services = app[SERVICES] = Services(settings, gateway_settings, db, gateway, storage)
             hub = app[HUB] = Hub(services)
             watching = asyncio.create_task(hub.run())
             yield

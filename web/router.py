@@ -8,13 +8,14 @@ from aiohttp import web
 from web import live, ops
 from web.auth import Caller, Scope, authenticate
 from web.calls import USAGE_BODY_BYTES, Route, reads, writes
-from web.resources import aggregates, holds, payments, publishers, usage, users, wallets, webhooks
+from web.resources import aggregates, holds, invoices, payments, publishers, usage, users, wallets, webhooks
 from web.services import SERVICES
 from web.shapes import (
     AggregateAnswer,
     AggregateQuery,
     Capture,
     HoldAnswer,
+    InvoiceAnswer,
     NewGrant,
     NewHold,
     NewOrder,
@@ -57,6 +58,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     reads("/v1/packs", payments.list_packs, NoQuery, scope=Scope.PAYMENTS_READ, answer=Packs),
     writes("/v1/payments/orders", payments.create_order, NewOrder, scope=Scope.PAYMENTS_WRITE, answer=OrderAnswer),
     reads("/v1/payments/{id}", payments.get_payment, NoQuery, scope=Scope.PAYMENTS_READ, answer=PaymentAnswer),
+    Route("GET", "/v1/invoices/{id}.pdf", Scope.PAYMENTS_READ, invoices.get_pdf),
+    reads("/v1/invoices/{id}", invoices.get_invoice, NoQuery, scope=Scope.PAYMENTS_READ, answer=InvoiceAnswer),
     reads("/v1/publishers/{name}/sessions/{session}/watermarks", publishers.get_watermarks, NoQuery,
           scope=Scope.PUBLISHERS_READ, answer=Watermarks),
     reads("/v1/aggregates/{metric}", aggregates.get_aggregate, AggregateQuery,

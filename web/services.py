@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.client import CashfreeClient
 from gateway.settings import GatewaySettings
+from gateway.storage import Storage
 from sql.db import Database
 from streams.topics import partition_of
 from web.metrics import Metrics
@@ -25,6 +26,7 @@ class Services:
     gateway_settings: GatewaySettings
     db: Database
     gateway: CashfreeClient
+    storage: Storage
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
 

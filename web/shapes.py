@@ -399,3 +399,18 @@ class WebhookAnswer(Answer, frozen=True):
     """What became of a webhook: new, replay, or parked (signed, but not readable)."""
 
     status: Literal["new", "replay", "parked"]
+
+
+class InvoiceAnswer(Answer):
+    """A tax invoice or credit note as issued; `pdf` once it is rendered."""
+
+    id: UUID
+    kind: str
+    number: str
+    payment_id: UUID
+    refund_id: UUID | None
+    invoice_id: UUID | None
+    document: dict[str, Any]
+    issued_at: datetime
+    voided_at: datetime | None
+    pdf: str | None

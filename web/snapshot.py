@@ -16,11 +16,14 @@ from web.services import Services
 
 MINUTES: Final = 60
 RECENT: Final = 10
+NEWEST: Final = 1000
+FEATURES: Final = 5
 RATE_S: Final = 15.0
 _WHOLE_EVERY_S: Final = 20.0
 _LATE_MINUTES: Final = 4
 _LINES: Final = ("money_in_paise", "credits_granted", "credits_spent", "revenue_paise", "credited", "failed")
 _FAILURES: Final = ("failed", "held", "rejected", "mismatch")
+_ENDED_BADLY: Final = ("failed", "rejected", "mismatch", "expired")
 
 
 @dataclass(slots=True)
@@ -29,6 +32,33 @@ class _Kept:
 
     value: Any = None
     until: float = float("-inf")
+
+
+class Pulse:
+    """The last five minutes in steps of five seconds, from the differences of the day's totals.
+
+    Between two samples that are far apart (nobody looked) nothing is told.
+    """
+
+    STEP_S: Final = 5
+    STEPS: Final = 60
+
+    def __init__(self) -> None:
+        self._steps: dict[int, dict[str, int]] = {}
+        self._before: tuple[float, dict[str, int]] | None = None
+
+    def sample(self, at: float, totals: dict[str, int]) -> dict[str, list[int]]:
+        """Take the totals of an instant (epoch seconds); parallel lists, the last step still open."""
+        step = int(at) // self.STEP_S
+        if self._before is not None and at - self._before[0] < self.STEP_S:
+            sums = self._steps.setdefault(step, dict.fromkeys(totals, 0))
+            for name, total in totals.items():
+                sums[name] += max(0, total - self._before[1][name])
+        self._before = (at, totals)
+        shown = range(step - self.STEPS + 1, step + 1)
+        self._steps = {s: sums for s, sums in self._steps.items() if s in shown}
+        lines = {name: [self._steps[s][name] if s in self._steps else 0 for s in shown] for name in totals}
+        return {"steps": [s * self.STEP_S for s in shown], **lines}
 
 
 class Observer:
@@ -40,6 +70,7 @@ class Observer:
         self._sums: dict[tuple[str, str, datetime], Sum] = {}
         self._whole_until = float("-inf")
         self._slow: dict[str, _Kept] = defaultdict(_Kept)
+        self._pulse = Pulse()
 
     async def snapshot(self) -> dict[str, Any]:
         """Everything the page shows, in plain values. Errors: Unavailable."""
@@ -50,7 +81,8 @@ class Observer:
             status.get_throughput(self._db, self._group, seconds=RATE_S),
             payments.get_recent_payments(self._db, limit=RECENT),
         )
-        today = await self._kept("today", 2.0, status.get_today(self._db))
+        today = await status.get_today(self._db)
+        standing = await self._kept("ended", 2.0, status.get_recent_statuses(self._db, limit=NEWEST))
         owners = await self._kept("owners", 2.0, status.get_owners(self._db, self._group))
         waiting = await self._kept("waiting", 3.0, status.get_gauges(self._db))
         waits = {b.topic: b for b in backlog}
@@ -62,8 +94,13 @@ class Observer:
         return {
             "at": now,
             "series": self._series(now),
-            "today": _totals(today),
-            "rates": self._success(now),
+            "today": _totals(today) | {"features": _features(today)},
+            "pulse": self._pulse.sample(time.time(), _totals(today)),
+            "ended": {
+                "credited": standing.get("credited", 0) + standing.get("refunded", 0),
+                "failed": sum(standing.get(name, 0) for name in _ENDED_BADLY),
+                "held": standing.get("held", 0),
+            },
             "topics": [
                 {
                     "name": name,
@@ -117,16 +154,6 @@ class Observer:
                 lines[name][place[at]] += getattr(found, field)
         return {"minutes": [int(at.timestamp()) for at in minutes], **lines}
 
-    def _success(self, now: datetime) -> dict[str, int]:
-        """Payments that ended in the last 15 minutes."""
-        since = now - timedelta(minutes=15)
-        credited = failed = 0
-        for (metric, dimension, minute), found in self._sums.items():
-            if metric == "payments" and minute >= since:
-                credited += found.count if dimension == "status=credited" else 0
-                failed += found.count if dimension.removeprefix("status=") in _FAILURES else 0
-        return {"credited": credited, "failed": failed}
-
 
 def _lines_of(metric: str, dimension: str) -> Iterable[tuple[str, str]]:
     """Which lines a sum belongs to, and which of its fields counts there."""
@@ -143,30 +170,26 @@ def _lines_of(metric: str, dimension: str) -> Iterable[tuple[str, str]]:
             yield "failed", "count"
 
 
-def _totals(today: Iterable[Sum]) -> dict[str, Any]:
-    totals: dict[str, Any] = {
+def _totals(today: Iterable[Sum]) -> dict[str, int]:
+    totals = {
         "money_in_paise": 0,
-        "payments": 0,
+        "credited": 0,
+        "failed": 0,
         "credits_granted": 0,
         "credits_spent": 0,
         "revenue_paise": 0,
-        "credits_expired": 0,
     }
-    features: list[dict[str, Any]] = []
     for s in today:
-        if s.metric == "payments" and s.dimension == "status=credited":
-            totals["money_in_paise"] += s.amount_paise
-            totals["payments"] += s.count
-        elif s.metric == "credits_granted":
-            totals["credits_granted"] += s.credits
-        elif s.metric == "credits_expired":
-            totals["credits_expired"] += s.credits
-        elif s.metric == "credits_spent":
-            totals["credits_spent"] += s.credits
-            totals["revenue_paise"] += s.amount_paise
-            features.append({"name": s.dimension.removeprefix("feature="), "credits": s.credits})
-    features.sort(key=lambda f: -int(f["credits"]))
-    return totals | {"features": features[:6]}
+        for name, field in _lines_of(s.metric, s.dimension):
+            totals[name] += getattr(s, field)
+    return totals
+
+
+def _features(today: Iterable[Sum]) -> list[dict[str, Any]]:
+    """The features that credits were spent on most."""
+    spent = [s for s in today if s.metric == "credits_spent"]
+    spent.sort(key=lambda s: -s.credits)
+    return [{"name": s.dimension.removeprefix("feature="), "credits": s.credits} for s in spent[:FEATURES]]
 
 
 def _shown(payment: Payment) -> dict[str, Any]:

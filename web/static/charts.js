@@ -1,7 +1,8 @@
-// Charts on uPlot: minute bars, stacked bars, lines; colours from the theme, a tooltip, as wide as their card.
+// Charts on uPlot over equal steps of time: bars, stacked bars, areas; colours from the theme, a tooltip, as wide as their card.
 "use strict";
 
 const IST = "Asia/Kolkata";
+const second = new Intl.DateTimeFormat("en-GB", { timeZone: IST, hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const clock = new Intl.DateTimeFormat("en-GB", { timeZone: IST, hour: "2-digit", minute: "2-digit" });
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -42,20 +43,24 @@ function tooltip(say) {
 }
 
 /** lines: [{label, colour, kind: "bars" | "area" | "line"}]; stacked bars are given as running sums, the highest first. */
-class MinuteChart {
+class TimeChart {
   constructor(id, lines, { format, exact, stacked = false }) {
     Object.assign(this, { box: document.getElementById(id), lines, format, exact, stacked, data: null, plot: null });
     new ResizeObserver(() => this.plot && this.plot.setSize(this.size())).observe(this.box);
+  }
+
+  step() {
+    return this.data[0][1] - this.data[0][0];
   }
 
   size() {
     return { width: this.box.clientWidth - 16, height: this.box.clientHeight - 8 };
   }
 
-  set(minutes, values) {
+  set(starts, values) {
     this.values = values;
-    const shown = this.stacked ? values.map((_, i) => minutes.map((_, m) => values.slice(i).reduce((s, v) => s + v[m], 0))) : values;
-    this.data = [minutes, ...shown];
+    const shown = this.stacked ? values.map((_, i) => starts.map((_, m) => values.slice(i).reduce((s, v) => s + v[m], 0))) : values;
+    this.data = [starts, ...shown];
     if (this.plot) this.plot.setData(this.data);
     else this.draw();
   }
@@ -71,10 +76,10 @@ class MinuteChart {
       legend: { show: false },
       cursor: { y: false, points: { show: !bars, size: 7 }, drag: { x: false, y: false } },
       tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), IST),
-      scales: { x: { time: true, range: (u, first, last) => bars ? [first - 36, last + 36] : [first, last] }, y: { range: (u, low, high) => [0, Math.max(high * 1.12, 1)] } },
+      scales: { x: { time: true, range: (u, first, last) => { const half = bars ? 0.6 * this.step() : 0; return [first - half, last + half]; } }, y: { range: (u, low, high) => [0, Math.max(high * 1.12, 8)] } },
       axes: [
-        { ...axis, size: 26, gap: 6, grid: { show: false }, values: (u, ts) => ts.map((t) => clock.format(t * 1e3)), space: 64 },
-        { ...axis, size: 52, values: (u, vs) => vs.map(this.format), space: 40 },
+        { ...axis, size: 26, gap: 6, incrs: [60, 120, 300, 600, 900, 1800], grid: { show: false }, values: (u, ts) => ts.map((t) => clock.format(t * 1e3)), space: 64 },
+        { ...axis, size: 52, incrs: [1, 2, 5].flatMap((n) => [...Array(12).keys()].map((e) => n * 10 ** e)).sort((a, b) => a - b), values: (u, vs) => vs.map(this.format), space: 40 },
       ],
       series: [{}, ...this.lines.map((line) => this.series(line))],
       plugins: [tooltip((u, at) => this.say(u, at))],
@@ -90,7 +95,7 @@ class MinuteChart {
 
   say(u, at) {
     const head = document.createElement("b");
-    head.textContent = clock.format(u.data[0][at] * 1e3);
+    head.textContent = (this.step() < 60 ? second : clock).format(u.data[0][at] * 1e3);
     return [head, ...this.lines.map((line, i) => `${line.label} ${this.exact(this.values[i][at])}`)];
   }
 }

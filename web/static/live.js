@@ -4,13 +4,12 @@
 const $ = (id) => document.getElementById(id);
 const count = new Intl.NumberFormat("en-IN");
 const rupees = new Intl.NumberFormat("en-IN", { style: "currency", currency: "INR", maximumFractionDigits: 0 });
-const time = new Intl.DateTimeFormat("en-GB", { timeZone: IST, hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const money = (paise) => rupees.format(paise / 100);
 
 const charts = {
-  money: new MinuteChart("money-chart", [{ label: "Money in", colour: "accent", kind: "bars" }], { format: (v) => "₹" + short(v), exact: (v) => rupees.format(v) }),
-  payments: new MinuteChart("payments-chart", [{ label: "Failed or held", colour: "bad", kind: "bars" }, { label: "Credited", colour: "good", kind: "bars" }], { format: short, exact: (v) => count.format(v), stacked: true }),
-  credits: new MinuteChart("credits-chart", [{ label: "Granted", colour: "accent", kind: "area" }, { label: "Spent", colour: "second", kind: "area" }], { format: short, exact: (v) => count.format(v) }),
+  money: new TimeChart("money-chart", [{ label: "Money in", colour: "accent", kind: "bars" }], { format: (v) => "₹" + short(v), exact: (v) => rupees.format(v) }),
+  payments: new TimeChart("payments-chart", [{ label: "Failures", colour: "bad", kind: "bars" }, { label: "Credited", colour: "good", kind: "bars" }], { format: short, exact: (v) => count.format(v), stacked: true }),
+  credits: new TimeChart("credits-chart", [{ label: "Granted", colour: "accent", kind: "area" }, { label: "Spent", colour: "second", kind: "area" }], { format: short, exact: (v) => count.format(v) }),
 };
 
 function el(tag, text = "", cls = "") {
@@ -24,29 +23,46 @@ function say(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
-function tiles({ today, rates, series }) {
+function tiles({ today, ended, series }) {
   say("money-today", money(today.money_in_paise));
-  say("money-note", `${count.format(today.payments)} payments credited`);
+  say("money-note", `${count.format(today.credited)} payments credited`);
   say("granted-today", count.format(today.credits_granted));
   say("granted-note", `${count.format(series.credits_granted.at(-2))} in the last full minute`);
   say("spent-today", count.format(today.credits_spent));
   say("spent-note", `${money(today.revenue_paise)} of revenue recognised`);
-  const ended = rates.credited + rates.failed;
-  const rate = ended ? (100 * rates.credited) / ended : 0;
-  say("success", ended ? `${rate.toFixed(1)} %` : "–");
-  say("success-note", ended ? `${count.format(rates.credited)} of ${count.format(ended)} in 15 minutes` : "no payment ended in 15 minutes");
+  const all = ended.credited + ended.failed;
+  const rate = all ? (100 * ended.credited) / all : 0;
+  const held = ended.held ? ` · ${count.format(ended.held)} held` : "";
+  say("success", all ? `${rate.toFixed(1)} %` : "–");
+  say("success-note", all ? `${count.format(ended.credited)} of the last ${count.format(all)} that ended${held}` : "no payment has ended yet");
   $("success-meter").style.width = `${rate}%`;
-  $("success-meter").parentElement.classList.toggle("empty", !ended);
+  $("success-meter").parentElement.classList.toggle("empty", !all);
 }
 
-function draw(series) {
-  charts.money.set(series.minutes, [series.money_in_paise.map((p) => p / 100)]);
-  charts.payments.set(series.minutes, [series.failed, series.credited]);
-  // The open minute would always look like a fall: lines end at the last full one.
+let view = sessionStorage.getItem("view");
+let last = null;
+
+/** A core that has run for less than ten minutes is better seen by the second. */
+function draw({ series, pulse }) {
+  view ??= series.credits_spent.filter(Boolean).length + series.credits_granted.filter(Boolean).length < 20 ? "live" : "hour";
+  const live = view === "live";
+  const lines = live ? pulse : series;
+  const starts = live ? pulse.steps : series.minutes;
+  charts.money.set(starts, [lines.money_in_paise.map((p) => p / 100)]);
+  charts.payments.set(starts, [lines.failed, lines.credited]);
+  // The open step would always look like a fall: lines end at the last full one.
   const full = (line) => line.slice(0, -1);
-  charts.credits.set(full(series.minutes), [full(series.credits_granted), full(series.credits_spent)]);
+  charts.credits.set(full(starts), [full(lines.credits_granted), full(lines.credits_spent)]);
   $("money-now").replaceChildren("this minute ", el("b", money(series.money_in_paise.at(-1))));
+  for (const span of document.querySelectorAll(".span")) span.textContent = (span.dataset.of || "") + (live ? "per 5 s, last 5 minutes" : "per minute, last hour");
+  for (const button of document.querySelectorAll("#views button")) button.setAttribute("aria-pressed", String(button.value === view));
 }
+
+for (const button of document.querySelectorAll("#views button"))
+  button.addEventListener("click", () => {
+    sessionStorage.setItem("view", (view = button.value));
+    if (last) draw(last);
+  });
 
 function features(list) {
   const most = Math.max(1, ...list.map((f) => f.credits));
@@ -69,7 +85,7 @@ function payments(list) {
     row.append(el("td", money(p.amount_paise)), status, el("td", p.customer, "opt"), el("td", (p.method || "–").replaceAll("_", " "), "opt"),
       el("td", count.format(p.credits), "num"), el("td", p.score == null ? "–" : String(p.score), `num opt ${p.score >= 50 ? "risky" : ""}`),
       el("td", p.done_ms == null ? "–" : p.done_ms < 10000 ? `${count.format(p.done_ms)} ms` : `${Math.round(p.done_ms / 1000)} s`, "num"),
-      el("td", time.format(new Date(p.created_at)), "num"));
+      el("td", second.format(new Date(p.created_at)), "num"));
     return row;
   });
   seen = new Set(list.map((p) => p.id));
@@ -119,9 +135,9 @@ function alive(on, word, trouble = "") {
 function show(snapshot) {
   if (snapshot.error) return alive(false, "Waiting", snapshot.error === "database_unavailable" ? "The database cannot be reached. Events wait in the streams; nothing is lost." : "The server could not make a snapshot; its log says why.");
   if ($("live").classList.contains("off")) alive(true, "Live");
-  say("clock", `${time.format(new Date(snapshot.at))} IST`);
+  say("clock", `${second.format(new Date(snapshot.at))} IST`);
   tiles(snapshot);
-  draw(snapshot.series);
+  draw((last = snapshot));
   features(snapshot.today.features);
   payments(snapshot.payments);
   topics(snapshot.topics);
