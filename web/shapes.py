@@ -401,7 +401,7 @@ class WebhookAnswer(Answer, frozen=True):
     status: Literal["new", "replay", "parked"]
 
 
-class InvoiceAnswer(Answer):
+class InvoiceAnswer(Answer, frozen=True):
     """A tax invoice or credit note as issued; `pdf` once it is rendered."""
 
     id: UUID
