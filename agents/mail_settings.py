@@ -33,7 +33,7 @@ class MailSettings(BaseSettings):
     A mail that fails waits base·2^n ± 25 %, at most the cap, and is dead after `mail_attempts`.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     smtp_url: SecretStr | None = None
     smtp_ca_file: Path | None = None

@@ -338,3 +338,9 @@ def test_beyond_this_machine_the_connection_is_encrypted_and_the_url_is_checked(
     ):
         with pytest.raises(ValueError, match="must"):
             MailSettings(**wrong)
+
+
+def test_a_wrong_url_is_named_without_its_password() -> None:
+    with pytest.raises(ValueError, match="SMTP_URL") as raised:
+        MailSettings(smtp_url="smpt://user:hunter2@mail.example", mail_from="a@b.example")
+    assert "hunter2" not in str(raised.value)
