@@ -363,6 +363,9 @@ async def test_windows_are_exact_after_kills_replays_doubles_and_a_small_memory(
             assert sum(count for _, count, _ in buckets.hours) == len(same)
             assert sum(amount for _, _, amount in buckets.hours) == sum(s.amount_paise for s in same)
         assert row["last_at"] == max(s.occurred_at for s in same)
+        for kept in (buckets.minutes, buckets.hours):
+            starts = [start for start, _, _ in kept]
+            assert starts == sorted(set(starts))
         assert len(buckets.minutes) <= 181
         assert len(buckets.hours) <= 27
     assert (await shop.counts(TOPIC))["posted"] == len(order)
