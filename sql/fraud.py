@@ -23,7 +23,7 @@ Entity = tuple[str, str]
 """(kind, entity): user, device, ip or instrument, and which."""
 
 
-class StaleWindows(DatabaseError):  # noqa: N818 - says what is the matter
+class StaleWindows(DatabaseError):
     """What was folded is not what is stored: read the windows and the open checks again, fold again."""
 
 
