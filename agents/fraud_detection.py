@@ -2,7 +2,7 @@
 
 In     FraudSignal: a verified payment as one of its entities (user, device, ip, instrument) sees it
 Books  commit_fraud: the entity's windows, its counts for the payment; the last ones bring the decision
-Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing: payments held
+Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing and notifications.billing: payments held
 """
 
 from typing import Final
@@ -42,6 +42,7 @@ async def handle(core: Core, windows: FraudWindows, batch: Batch) -> None:
                     folded.counts,
                     folded.rows,
                     held_partition=core.partition("status=held"),
+                    partitions=core.partitions,
                     progress=intake.progress,
                     bad=intake.bad,
                 )

@@ -2,7 +2,7 @@
 
 In     verified payments of which an entity has not answered for 2 s
 Books  decide_overdue on the chain fraud/<shard>: the same one decision; what is missing counts against it
-Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing: payments held
+Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing and notifications.billing: payments held
 """
 
 import asyncio
@@ -40,7 +40,12 @@ async def run(core: Core, *, shard: int) -> None:
 async def once(core: Core, *, shard: int, age_s: float = AGE_S) -> int:
     """Decide what is overdue now; returns how many payments. Errors: Unavailable."""
     decided, emitted = await fraud.decide_overdue(
-        core.db, shard=shard, limit=LIMIT, age_s=age_s, held_partition=core.partition("status=held")
+        core.db,
+        shard=shard,
+        limit=LIMIT,
+        age_s=age_s,
+        held_partition=core.partition("status=held"),
+        partitions=core.partitions,
     )
     if emitted is not None:
         log.warning("decided without all counts", payments=decided)

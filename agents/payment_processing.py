@@ -3,7 +3,7 @@
 In     PaymentSignal: the gateway says something about an attempt to pay an order
 Books  commit_signals: the attempt's status, and for a success a due verification (agents/verifier.py);
        news of an order that we do not know is parked under its id until the order's row appears
-Out    analytics.billing: payments that failed
+Out    analytics.billing: payments that failed; notifications.billing: to whom
 """
 
 import asyncio
@@ -35,6 +35,7 @@ async def handle(core: Core, batch: Batch) -> None:
             core.head(batch),
             [signal(taken) for taken in intake.taken],
             failed_partition=core.partition("status=failed"),
+            partitions=core.partitions,
             progress=intake.progress,
             bad=intake.bad,
         )
@@ -75,6 +76,7 @@ async def retry_once(core: Core, ownership: PostgresOwnership) -> int:
                 attempt=item.attempt,
                 signal=parked(item.payload, item.offset),
                 failed_partition=core.partition("status=failed"),
+                partitions=core.partitions,
             )
         except (errors.Fenced, errors.RetryTaken):
             continue

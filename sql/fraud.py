@@ -91,13 +91,14 @@ async def commit_fraud(
     windows: Sequence[WindowRow],
     *,
     held_partition: int,
+    partitions: int,
     progress: Progress,
     bad: Sequence[Bad] = (),
 ) -> Judged:
     """Commit a batch of signals with what was folded from them; a payment it completes is decided here.
 
     `counts` has each signal's counters as JSON, None for one that was not folded; `windows` the rows after
-    the fold. `held_partition` is that of analytics.billing for 'status=held'.
+    the fold. `held_partition` is that of analytics.billing for 'status=held'; `partitions` is how many a topic has.
     Errors: StaleWindows, Fenced, Unavailable.
     """
     try:
@@ -120,6 +121,7 @@ async def commit_fraud(
             [None if w.as_of is None else w.as_of[0] for w in windows],
             [None if w.as_of is None else w.as_of[1] for w in windows],
             held_partition,
+            partitions,
         )
     except asyncpg.PostgresError as error:
         if error.sqlstate == "LG006":
@@ -131,10 +133,10 @@ async def commit_fraud(
 
 
 async def decide_overdue(
-    db: Database, *, shard: int, limit: int, age_s: float, held_partition: int
+    db: Database, *, shard: int, limit: int, age_s: float, held_partition: int, partitions: int
 ) -> tuple[int, Emitted | None]:
     """Decide payments that have waited `age_s` for an entity: how many, and what follows."""
-    row = await db.row(_Q["decide_overdue"], uuid7(), shard, limit, age_s, held_partition)
+    row = await db.row(_Q["decide_overdue"], uuid7(), shard, limit, age_s, held_partition, partitions)
     assert row is not None
     follows = None if row["r_batch_no"] is None else emitted(row, CHAIN, shard, GROUP)
     return row["r_decided"], follows

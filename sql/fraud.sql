@@ -14,13 +14,13 @@ SELECT entity_kind, entity, buckets, last_at, as_of_partition, as_of_offset
 -- Entities of these payments that have not answered.
 SELECT payment_id, entity_kind, entity, amount, occurred_at FROM fraud_checks WHERE payment_id = ANY ($1::uuid[]) AND counts IS NULL;
 
--- name: commit_fraud(batch_id, topic, partition, consumer_group, epoch, from_offset, to_offset, last_offset, last_digest, progress, bad, payment_ids, kinds, entities, amounts, occurred, offsets, counts, window_kinds, window_entities, window_buckets, window_last_at, window_partitions, window_offsets, held_partition)
+-- name: commit_fraud(batch_id, topic, partition, consumer_group, epoch, from_offset, to_offset, last_offset, last_digest, progress, bad, payment_ids, kinds, entities, amounts, occurred, offsets, counts, window_kinds, window_entities, window_buckets, window_last_at, window_partitions, window_offsets, held_partition, partitions)
 -- Counts, windows and whatever decision they complete, with the offset.
-SELECT * FROM commit_fraud($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25);
+SELECT * FROM commit_fraud($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26);
 
--- name: decide_overdue(batch_id, shard, limit_rows, age_s, held_partition)
+-- name: decide_overdue(batch_id, shard, limit_rows, age_s, held_partition, partitions)
 -- Decide without the entities that did not answer in time.
-SELECT * FROM decide_overdue($1, $2, $3, $4, $5);
+SELECT * FROM decide_overdue($1, $2, $3, $4, $5, $6);
 
 -- name: review_payment(batch_id, shard, payment_id, verdict, actor, rejected_partition)
 -- A person's word about a held payment.

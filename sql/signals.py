@@ -40,12 +40,14 @@ async def commit_signals(
     signals: Sequence[AttemptSignal],
     *,
     failed_partition: int,
+    partitions: int,
     progress: Progress,
     bad: Sequence[Bad] = (),
 ) -> Heard:
     """Book a batch of signals and move the offset, in one transaction.
 
-    `failed_partition` is that of analytics.billing for 'status=failed'. Errors: Fenced, Unavailable.
+    `failed_partition` is that of analytics.billing for 'status=failed'; `partitions` is how many a topic has.
+    Errors: Fenced, Unavailable.
     """
     answer = await commit(
         db,
@@ -56,6 +58,7 @@ async def commit_signals(
         None,
         *_columns(signals),
         failed_partition,
+        partitions,
     )
     if isinstance(answer, Emitted):
         return Heard(None, answer)
@@ -73,13 +76,14 @@ async def retry_signal(
     attempt: int,
     signal: AttemptSignal,
     failed_partition: int,
+    partitions: int,
 ) -> Heard:
     """Decide a parked signal of a partition we own. Errors: Fenced, RetryTaken, Unavailable."""
     chain = f"retry/{topic}"
     try:
         row = await db.row(
             _Q["commit_signals"], uuid7(), chain, partition, group, epoch, None, None, None, None, None, None,
-            retry, attempt, *_columns([signal]), failed_partition,
+            retry, attempt, *_columns([signal]), failed_partition, partitions,
         )  # fmt: skip
     except asyncpg.PostgresError as error:
         raise translate(error) from error

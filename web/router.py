@@ -8,7 +8,18 @@ from aiohttp import web
 from web import live, ops
 from web.auth import Caller, Scope, authenticate
 from web.calls import USAGE_BODY_BYTES, Route, reads, writes
-from web.resources import aggregates, holds, invoices, payments, publishers, usage, users, wallets, webhooks
+from web.resources import (
+    aggregates,
+    holds,
+    invoices,
+    notifications,
+    payments,
+    publishers,
+    usage,
+    users,
+    wallets,
+    webhooks,
+)
 from web.services import SERVICES
 from web.shapes import (
     AggregateAnswer,
@@ -43,6 +54,14 @@ from web.shapes import (
 ROUTES: Final[tuple[Route, ...]] = (
     writes("/v1/users", users.create_user, NewUser, scope=Scope.USERS_WRITE, answer=UserAnswer),
     reads("/v1/users/{id}", users.get_user, NoQuery, scope=Scope.USERS_READ, answer=UserAnswer),
+    reads("/v1/users/{id}/notifications", notifications.list_notifications, notifications.NotificationsQuery,
+          scope=Scope.USERS_READ, answer=notifications.NotificationsPage),
+    writes("/v1/users/{id}/notifications/read", notifications.mark_read, notifications.ReadBody,
+           scope=Scope.USERS_WRITE, answer=notifications.ReadAnswer),
+    reads("/v1/users/{id}/preferences", notifications.get_preferences, NoQuery,
+          scope=Scope.USERS_READ, answer=notifications.PreferencesAnswer),
+    writes("/v1/users/{id}/preferences", notifications.set_preferences, notifications.Preferences,
+           scope=Scope.USERS_WRITE, answer=notifications.PreferencesAnswer),
     writes("/v1/wallets", wallets.create_wallet, NewWallet, scope=Scope.WALLETS_WRITE, answer=WalletAnswer),
     reads("/v1/wallets/{id}", wallets.get_wallet, NoQuery, scope=Scope.WALLETS_READ, answer=WalletAnswer),
     reads("/v1/wallets/{id}/transactions", wallets.list_transactions, TransactionsQuery,

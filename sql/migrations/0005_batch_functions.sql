@@ -89,6 +89,36 @@ BEGIN
   END LOOP;
 END $$;
 
+-- The partition of a key, as streams.topics has it: murmur3_x86_32 (seed 104729), unsigned, modulo the number of partitions.
+-- For the rare event whose key only the database knows; 32-bit products are taken in halves, so that a bigint holds them.
+CREATE FUNCTION partition_of(p_key text, p_partitions integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+  c_mask CONSTANT bigint := 4294967295;
+  v_bytes CONSTANT bytea := convert_to(p_key, 'UTF8');
+  v_n CONSTANT integer := length(v_bytes);
+  v_h bigint := 104729;
+  v_k bigint;
+BEGIN
+  FOR i IN 0 .. (v_n + 3) / 4 - 1 LOOP
+    v_k := 0;
+    FOR j IN REVERSE least(3, v_n - 4 * i - 1) .. 0 LOOP v_k := v_k * 256 + get_byte(v_bytes, 4 * i + j); END LOOP;
+    v_k := (v_k * 11601 + ((v_k * 52382 & 65535) << 16)) & c_mask;                    -- * 0xcc9e2d51
+    v_k := ((v_k << 15) | (v_k >> 17)) & c_mask;
+    v_k := (v_k * 13715 + ((v_k * 7047 & 65535) << 16)) & c_mask;                     -- * 0x1b873593
+    v_h := v_h # v_k;
+    CONTINUE WHEN 4 * i + 4 > v_n;
+    v_h := ((v_h << 13) | (v_h >> 19)) & c_mask;
+    v_h := (v_h * 5 + 3864292196) & c_mask;
+  END LOOP;
+  v_h := v_h # v_n;
+  v_h := v_h # (v_h >> 16);
+  v_h := (v_h * 51819 + ((v_h * 34283 & 65535) << 16)) & c_mask;                      -- * 0x85ebca6b
+  v_h := v_h # (v_h >> 13);
+  v_h := (v_h * 44597 + ((v_h * 49842 & 65535) << 16)) & c_mask;                      -- * 0xc2b2ae35
+  v_h := v_h # (v_h >> 16);
+  RETURN v_h % p_partitions;
+END $$;
+
 -- Store what follows from a batch: one outbox row per destination partition, numbered so that a consumer sees a gap.
 -- Events are JSON objects as text, in order; returns the rows to publish.
 CREATE FUNCTION emit(p_topic text, p_partition integer, p_group text, p_incarnation integer, p_batch_no bigint,

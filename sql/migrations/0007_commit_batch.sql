@@ -35,6 +35,7 @@ DECLARE
   v_covered boolean;
   v_waiting uuid[];
   v_stopped uuid[] := '{}';
+  v_low integer[];
   v_rows integer;
   a record;
   i integer;
@@ -107,7 +108,7 @@ BEGIN
   IF true = ANY (v_fast) THEN
     WITH spend AS MATERIALIZED (
       SELECT c.ord, c.id, c.wallet, c.credits, c.key, c.hash, c.occurred, c.source, c.source_id, c.feature, c.community, c.meta,
-             w.available_credits AS opening, w.locked_credits AS locked,
+             w.available_credits AS opening, w.locked_credits AS locked, w.auto_recharge_threshold AS threshold,
              (sum(c.credits) OVER run)::bigint AS high, w.seq + row_number() OVER run AS seq
         FROM unnest(c_id, c_wallet, c_credits, c_key, c_hash, c_occurred, c_source, c_source_id, c_feature, c_community, c_meta, v_fast)
                WITH ORDINALITY AS c (id, wallet, credits, key, hash, occurred, source, source_id, feature, community, meta, fast, ord)
@@ -158,8 +159,9 @@ BEGIN
                s.opening - s.high, s.locked, s.key, s.hash,
                'wallet:' || s.credits::text || ',credits_spent:-' || s.credits::text) END ORDER BY g),
            coalesce(sum(e.recognised), 0),
-           bool_and(s.ord IS NULL OR e.credits IS NOT DISTINCT FROM s.credits)
-      INTO r_outcome, r_id, r_balance, v_recognised, v_canonical, v_batch_recognised, v_covered
+           bool_and(s.ord IS NULL OR e.credits IS NOT DISTINCT FROM s.credits),
+           array_agg(s.ord::integer) FILTER (WHERE s.opening - s.high < s.threshold AND s.opening - s.high + s.credits >= s.threshold)
+      INTO r_outcome, r_id, r_balance, v_recognised, v_canonical, v_batch_recognised, v_covered, v_low
       FROM generate_series(1, v_n) g LEFT JOIN spend s ON s.ord = g LEFT JOIN earned_by e ON e.ord = g;
     IF NOT v_covered THEN RAISE EXCEPTION 'batch %: a wallet has more credits than its lots', p_batch_id; END IF;
     IF v_batch_recognised > 0 THEN
@@ -180,6 +182,10 @@ BEGIN
     r_outcome[i] := a.o_outcome; r_reason[i] := a.o_reason; r_id[i] := a.o_id; r_balance[i] := a.o_balance;
     v_recognised[i] := a.o_recognised; v_canonical[i] := a.o_canonical;
     v_expiries[i] := a.o_expiries; v_expired[i] := a.o_expired; v_breakage[i] := a.o_breakage;
+    IF a.o_outcome = 'posted' AND c_kind[i] = 'spend' THEN
+      PERFORM FROM wallets w WHERE w.id = c_wallet[i] AND a.o_balance < w.auto_recharge_threshold AND a.o_balance + c_credits[i] >= w.auto_recharge_threshold;
+      IF FOUND THEN v_low := v_low || i; END IF;
+    END IF;
     IF a.o_outcome = 'parked' AND p_epoch IS NULL THEN
       -- A call has someone waiting for the answer: it is told, nothing is kept.
       RAISE EXCEPTION '%', a.o_reason USING ERRCODE = 'LG005';
@@ -230,7 +236,14 @@ BEGIN
     INTO o_topic, o_partition, o_prev, o_events
     FROM (SELECT array_agg(f.t) AS t, array_agg(f.p) AS p, array_agg(f.event) AS e
             FROM ledger_follow_ups(c_kind, c_credits, c_occurred, c_feature, c_community, c_analytics, c_extra, c_wallet, r_outcome,
-                                   v_recognised, v_expiries, v_expired, v_breakage, p_expired_partition) f) x,
+                                   v_recognised, v_expiries, v_expired, v_breakage, p_expired_partition) f) y
+           CROSS JOIN LATERAL (
+             -- Spends that took a wallet below its threshold, told on the wallet's own partition (a call has none: any will do).
+             SELECT y.t || array_agg('notifications.billing'::text) AS t,
+                    y.p || array_agg(CASE WHEN p_topic = 'api' THEN p_expired_partition ELSE p_partition END) AS p,
+                    y.e || array_agg(json_build_object('user_id', w.owner_id, 'kind', 'low_balance', 'wallet_id', w.id, 'credits', r_balance[g],
+                                                       'occurred_at', c_occurred[g])::text) AS e
+               FROM unnest(v_low) g JOIN wallets w ON w.id = c_wallet[g]) x,
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;
 

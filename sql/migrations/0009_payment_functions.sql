@@ -11,6 +11,12 @@ LANGUAGE sql STABLE AS $$
     'count', p_count, 'credits', p_credits, 'amount_paise', p_amount)::text
 $$;
 
+-- What a payment's user is told, for notifications.billing.
+CREATE FUNCTION payment_notice(p_kind text, y payments, p_at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT json_build_object('user_id', y.user_id, 'kind', p_kind, 'payment_id', y.id, 'wallet_id', y.wallet_id, 'credits', y.credits_granted,
+    'amount_paise', y.amount, 'occurred_at', p_at)::text
+$$;
+
 -- A payment before the gateway hears of it. The pack and its GST split are the server's, computed by domain/; payment_tax checks the sum.
 -- p_key is '<principal>:<key>', p_hash what the same key must repeat, p_delta_partition that of analytics.billing for status=created.
 -- Outcomes: created; exists (the payment of that key); conflict (the key stands for another request); unknown_wallet (not this user's).
@@ -199,6 +205,7 @@ CREATE FUNCTION commit_signals(
   p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb, p_retry bigint, p_attempt integer,
   s_order text[], s_inbox uuid[], s_kind text[], s_offset bigint[], p_failed_partition integer,
+  p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[], OUT r_reason text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -212,6 +219,8 @@ DECLARE
   v_failed timestamptz[] := '{}';
   v_credits bigint[] := '{}';
   v_amounts bigint[] := '{}';
+  v_notify integer[] := '{}';
+  v_notices text[] := '{}';
   w payment_webhooks;
   y payments;
   c record;
@@ -283,6 +292,10 @@ BEGIN
                             updated_at = now() WHERE x.id = y.id;
       IF y.failed_at IS NULL THEN
         v_failed := v_failed || w.occurred_at; v_credits := v_credits || y.credits_granted; v_amounts := v_amounts || y.amount;
+        IF s_kind[i] = 'failed' THEN   -- who walked away knows
+          v_notify := v_notify || partition_of(y.user_id::text, p_partitions);
+          v_notices := v_notices || payment_notice('payment_failed', y, w.occurred_at);
+        END IF;
       END IF;
     END IF;
   END LOOP;
@@ -311,7 +324,8 @@ BEGIN
     FROM (SELECT array_agg('analytics.billing'::text) AS t, array_agg(p_failed_partition) AS p, array_agg(d.event) AS e
             FROM (SELECT payment_delta('failed', date_trunc('minute', f.at), count(*), sum(f.credits)::bigint, sum(f.amount)::bigint) AS event
                     FROM unnest(v_failed, v_credits, v_amounts) AS f (at, credits, amount) GROUP BY date_trunc('minute', f.at)) d) x,
-         emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
+         emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t || array_fill('notifications.billing'::text, ARRAY[cardinality(v_notices)]),
+              x.p || v_notify, x.e || v_notices) m;
 END $$;
 
 -- Whether an attempt's status gives way to a newly heard one: never away from SUCCESS, always to it, never to a word nobody has told us

@@ -123,7 +123,7 @@ $$;
 
 -- The one decision about each payment of p_ids: they are locked, verified and undecided. A rule fires above its threshold; its points and
 -- 20 for each entity that did not answer add up to at most 100, and 60 is a hold (domain/fraud.py is the specification). Returns what follows.
-CREATE FUNCTION decide_payments(p_ids uuid[], p_held_partition integer)
+CREATE FUNCTION decide_payments(p_ids uuid[], p_held_partition integer, p_partitions integer)
 RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
   WITH asked AS MATERIALIZED (
     SELECT c.payment_id, c.entity_kind, c.counts FROM fraud_checks c WHERE c.payment_id = ANY (p_ids)
@@ -156,6 +156,9 @@ RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
   UNION ALL
   SELECT 'analytics.billing', p_held_partition, payment_delta('held', now(), count(*), sum(s.credits_granted)::bigint, sum(s.amount)::bigint)
     FROM scored s WHERE s.score >= 60 HAVING count(*) > 0
+  UNION ALL
+  SELECT 'notifications.billing', partition_of(s.user_id::text, p_partitions), payment_notice('payment_held', y, now())
+    FROM scored s JOIN payments y ON y.id = s.id WHERE s.score >= 60
 $$;
 
 -- fraud.detection: counts of the entities, folded by the partition's owner; a payment whose last count arrives here is decided here.
@@ -167,6 +170,7 @@ CREATE FUNCTION commit_fraud(
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb,
   s_payment uuid[], s_kind text[], s_entity text[], s_amount bigint[], s_occurred timestamptz[], s_offset bigint[], s_counts jsonb[],
   w_kind text[], w_entity text[], w_buckets jsonb[], w_last_at timestamptz[], w_partition integer[], w_offset bigint[], p_held_partition integer,
+  p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -225,12 +229,12 @@ BEGIN
   IF v_complete IS NULL THEN RETURN; END IF;
   SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
     INTO o_topic, o_partition, o_prev, o_events
-    FROM (SELECT array_agg(d.t) AS t, array_agg(d.p) AS p, array_agg(d.event) AS e FROM decide_payments(v_complete, p_held_partition) d) x,
+    FROM (SELECT array_agg(d.t) AS t, array_agg(d.p) AS p, array_agg(d.event) AS e FROM decide_payments(v_complete, p_held_partition, p_partitions) d) x,
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;
 
 -- The timer: decide what has waited p_age_s for an entity, without it. Payments that somebody is just working on are left to them.
-CREATE FUNCTION decide_overdue(p_batch_id uuid, p_shard integer, p_limit integer, p_age_s double precision, p_held_partition integer,
+CREATE FUNCTION decide_overdue(p_batch_id uuid, p_shard integer, p_limit integer, p_age_s double precision, p_held_partition integer, p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_decided integer,
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -253,7 +257,7 @@ BEGIN
   r_batch_no := v_chain.batch_no; r_incarnation := v_chain.incarnation;
   SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
     INTO o_topic, o_partition, o_prev, o_events
-    FROM (SELECT array_agg(d.t) AS t, array_agg(d.p) AS p, array_agg(d.event) AS e FROM decide_payments(v_ids, p_held_partition) d) x,
+    FROM (SELECT array_agg(d.t) AS t, array_agg(d.p) AS p, array_agg(d.event) AS e FROM decide_payments(v_ids, p_held_partition, p_partitions) d) x,
          emit('fraud', p_shard, 'core', r_incarnation, r_batch_no, x.t, x.p, x.e) m;
   PERFORM finish_batch(p_batch_id, 'fraud', p_shard, 'core', r_batch_no, 0, r_incarnation, 0, 0, v_chain.link, '',
     r_decided, r_decided, 0, 0, 0, 0, 0, 0);

@@ -88,7 +88,7 @@ async def judge(
     folded = await windows.fold(number, signals)
     head = Head(TOPIC, number, "commdesk", epoch, start, start + 1, start, b"d")
     judged = await fraud.commit_fraud(
-        db, head, signals, folded.counts, folded.rows, held_partition=0, progress=Progress()
+        db, head, signals, folded.counts, folded.rows, held_partition=0, partitions=1, progress=Progress()
     )
     windows.committed(number, folded, start)
     return judged.outcomes or []
@@ -449,7 +449,7 @@ async def test_the_app_may_not_write_what_functions_write(shop: Shop) -> None:
         "UPDATE payments SET status = 'verified', verified_at = now()",
         "INSERT INTO fraud_windows VALUES ('user', 'x', '{}', now(), 0, 0)",
         "DELETE FROM fraud_checks",
-        "SELECT decide_payments('{}', 0)",
+        "SELECT decide_payments('{}', 0, 1)",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await shop.db.rows(statement)
