@@ -14,7 +14,8 @@ from domain.money import Paise
 
 MAX_SCORE: Final = 100
 HOLD_AT: Final = 60
-MISSING_POINTS: Final = 20
+MISSING_POINTS: Final = 10
+"""An entity that did not answer counts against the payment, but a partition that stands still holds nobody by itself."""
 
 
 class Entity(StrEnum):

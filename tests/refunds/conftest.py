@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -88,10 +89,17 @@ class Till(Shop):
         made = pay(self.sim.book, self.sim.book.order(payment.order_id), Pay(**wish))
         return [str(attempt.cf_payment_id) for attempt in made]
 
-    async def spend(self, wallet: UUID, credits: int, *, kind: str = "spend", **extra: Any) -> str:
+    async def spend(
+        self,
+        wallet: UUID,
+        credits: int,
+        *,
+        kind: str = "spend",
+        source: str = "test",
+        source_id: str = "t",
+        **extra: Any,
+    ) -> str:
         """One command on the wallet; its outcome."""
-        from datetime import UTC, datetime
-
         command = LedgerCommand(
             id=uuid7(),
             wallet_id=wallet,
@@ -100,8 +108,8 @@ class Till(Shop):
             key=f"test:{uuid4()}",
             request_hash=b"h",
             occurred_at=datetime.now(UTC),
-            source="test",
-            source_id="t",
+            source=source,
+            source_id=source_id,
             analytics_partition=0,
             feature="chat",
             extra=extra or None,

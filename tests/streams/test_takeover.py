@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.streams.conftest import PARTITIONS, Feed, Fleet, Ledger, until
+from tests.streams.conftest import PARTITIONS, Feed, Fleet, Ledger, Stall, until
 
 
 def spread(ledger: Ledger, topic: str = "wallet.debit") -> list[int]:
@@ -19,7 +19,7 @@ def spread(ledger: Ledger, topic: str = "wallet.debit") -> list[int]:
 
 
 async def both_own_two(ledger: Ledger) -> None:
-    await until(lambda: spread(ledger) == [2, 2], within_s=20)
+    await until(lambda: spread(ledger) == [2, 2], within_s=40)
     await asyncio.sleep(0.5)
 
 
@@ -34,16 +34,17 @@ async def test_a_worker_that_ends_is_replaced_within_a_second_and_the_others_go_
         before = ledger.owners()
         moving = [partition for partition, owner in before.items() if owner == "one"]
         staying = [partition for partition, owner in before.items() if owner == "two"]
-        at = fleet.kill("one", number)
-        await until(lambda: all(ledger.first_commit("two", at, partition) for partition in moving))
-        await asyncio.sleep(0.5)
+        async with Stall() as stall:
+            at = fleet.kill("one", number)
+            await until(lambda: all(ledger.first_commit("two", at, partition) for partition in moving))
+            await asyncio.sleep(0.5)
         stored = await running.stop()
     for partition in moving:
         first = ledger.first_commit("two", at, partition)
         assert first is not None
-        assert first - at < 1.0, f"partition {partition} stood still for {first - at:.2f} s"
+        assert first - at < 1.0 + stall.longest_s, f"partition {partition} stood still for {first - at:.2f} s"
     for partition in staying:
-        assert ledger.longest_pause(partition, at - 0.2, at + 1.0) < 0.5
+        assert ledger.longest_pause(partition, at - 0.2, at + 1.0) < 0.5 + stall.longest_s
     await until(lambda: ledger.count() == stored)
     ledger.check()
     assert all(
@@ -59,13 +60,13 @@ async def test_a_frozen_worker_is_replaced_and_changes_nothing_when_it_wakes(
         fleet.start("two")
         await both_own_two(ledger)
         at = fleet.kill("one", signal.SIGSTOP)
-        await until(lambda: set(ledger.owners().values()) == {"two"}, within_s=25, every_s=0.1)
+        await until(lambda: set(ledger.owners().values()) == {"two"}, within_s=40, every_s=0.1)
         taken = time.time() - at
         fleet.kill("one", signal.SIGCONT)
-        await until(lambda: "one" in ledger.owners().values(), within_s=10, every_s=0.1)
+        await until(lambda: "one" in ledger.owners().values(), every_s=0.1)
         await asyncio.sleep(0.5)
         stored = await running.stop()
-    assert taken < 20
+    assert taken < 25
     await until(lambda: ledger.count() == stored)
     ledger.check()
     assert all(
@@ -80,7 +81,7 @@ async def test_two_three_one_workers_share_the_partitions_of_several_topics(
     fleet.topics = ",".join(names)
 
     async def become(shares: list[int]) -> None:
-        await until(lambda: all(spread(ledger, name) == shares for name in names), within_s=20)
+        await until(lambda: all(spread(ledger, name) == shares for name in names), within_s=40)
 
     async with feed(per_s=3000, names=names) as running:
         fleet.start("one")
@@ -110,11 +111,11 @@ async def test_partitions_left_to_nobody_are_taken_up_again(
     async with feed(per_s=1000) as running:
         for name in ("one", "two", "three", "four"):
             fleet.start(name)
-        await until(lambda: spread(ledger) == [1, 1, 1, 1], within_s=25)
+        await until(lambda: spread(ledger) == [1, 1, 1, 1], within_s=40)
         fleet.kill("one")
         fleet.kill("two")
         survivors = {"three", "four"}
-        await until(lambda: set(ledger.owners().values()) <= survivors, within_s=25)
+        await until(lambda: set(ledger.owners().values()) <= survivors, within_s=40)
         await asyncio.sleep(0.5)
         stored = await running.stop()
     await until(lambda: ledger.count() == stored)
