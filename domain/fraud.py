@@ -14,8 +14,7 @@ from domain.money import Paise
 
 MAX_SCORE: Final = 100
 HOLD_AT: Final = 60
-MISSING_POINTS: Final = 10
-"""An entity that did not answer counts against the payment, but a partition that stands still holds nobody by itself."""
+MISSING_POINTS: Final = 20
 
 
 class Entity(StrEnum):

@@ -122,7 +122,7 @@ CREATE FUNCTION credit_command(p_payment uuid, p_wallet uuid, p_credits bigint, 
 $$;
 
 -- The one decision about each payment of p_ids: they are locked, verified and undecided. A rule fires above its threshold; its points and
--- 10 for each entity that did not answer add up to at most 100, and 60 is a hold (domain/fraud.py is the specification). Returns what follows.
+-- 20 for each entity that did not answer add up to at most 100, and 60 is a hold (domain/fraud.py is the specification). Returns what follows.
 CREATE FUNCTION decide_payments(p_ids uuid[], p_held_partition integer, p_partitions integer)
 RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
   WITH asked AS MATERIALIZED (
@@ -132,7 +132,7 @@ RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
       JOIN fraud_rules r ON r.enabled AND r.entity_kind = c.entity_kind
        AND (c.counts -> r.resolution ->> CASE r.measure WHEN 'count' THEN 0 ELSE 1 END)::bigint > r.threshold
     UNION ALL
-    SELECT c.payment_id, 'missing_' || c.entity_kind, 10 FROM asked c WHERE c.counts IS NULL
+    SELECT c.payment_id, 'missing_' || c.entity_kind, 20 FROM asked c WHERE c.counts IS NULL
   ), scored AS MATERIALIZED (
     SELECT y.id, y.user_id, y.wallet_id, y.amount, y.credits_granted, y.verified_at, y.credit_partition,
            least(100, coalesce(sum(x.points), 0))::integer AS score,
