@@ -161,11 +161,12 @@ class Link:
         if wire is not None:
             await wire.close()
         self._lose_all()
+        self._up.set()  # whoever waits for a connection learns that there will be none
 
     @property
     def up(self) -> bool:
         """Whether there is a connection."""
-        return self._up.is_set()
+        return self._wire is not None
 
     @property
     def unconfirmed(self) -> int:
@@ -226,6 +227,8 @@ class Link:
     async def _ready(self, stream: str) -> None:
         while True:
             await self._up.wait()
+            if self._stopping:
+                raise ConnectionError("the link is closed")
             if self._unconfirmed >= self._max_unconfirmed:
                 waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._room_waiters.append(waiter)

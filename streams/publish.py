@@ -386,7 +386,10 @@ class Publisher:
 
     async def _cover(self, partition: _Partition, covered: int) -> None:
         """Everything up to `covered` has its outcome: forget it."""
-        moved = False
+        if not partition.kept or partition.kept[0].seq > covered:
+            return
+        if self._spool is not None:
+            await self._spool.forget(partition.number, covered)
         while partition.kept and partition.kept[0].seq <= covered:
             batch = partition.kept.popleft()
             if partition.unsent and partition.unsent[0] is batch:
@@ -396,13 +399,9 @@ class Publisher:
             batch.confirmed = True
             batch.release()
             self.stats.covered += batch.events
-            moved = True
-        if moved:
-            partition.moved_at = asyncio.get_running_loop().time()
-            partition.pause_s = self._republish_after_s
-            self._room.set()
-            if self._spool is not None:
-                await self._spool.forget(partition.number, covered)
+        partition.moved_at = asyncio.get_running_loop().time()
+        partition.pause_s = self._republish_after_s
+        self._room.set()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,6 +68,10 @@ class Producer(base.Producer):
         link, self._link = self._link, None
         if link is not None:
             await link.stop()
+        for lane in self._lanes.values():
+            self._fail(lane, [*lane.again, *lane.fresh], ConnectionError("the producer stopped"))
+            lane.again.clear()
+            lane.fresh.clear()
 
     async def send(
         self,
@@ -143,7 +147,7 @@ class Producer(base.Producer):
                 item.future.set_exception(ProducerSendError(f"{ticket.stream}: {outcome.value}"))
         self._pump(lane)
 
-    def _fail(self, lane: _Lane, items: list[_Item], error: Exception) -> None:
+    def _fail(self, lane: _Lane, items: Iterable[_Item], error: Exception) -> None:
         for item in items:
             self._done(lane)
             if not item.future.done():

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ async def test_events_survive_lost_connections(topics: Broker, core: Core) -> No
         for number in range(3000):
             await service.submit(usage(number))
             if number % 600 == 300:
-                await asyncio.sleep(0.02)
+                await until(lambda: service._link.up)
                 assert service._link._wire is not None
                 service._link._wire._drop(ConnectionError("pulled out"))
         await service.settled(timeout_s=15)
@@ -279,6 +279,6 @@ async def test_the_writer_says_unknown_when_the_broker_is_away(topics: Broker) -
         link: Link = writer._link
         wire = link._wire
         assert wire is not None
-        link._stopping = True
+        link._address = replace(link._address, port=1)
         wire._drop(ConnectionError("pulled out"))
         assert await writer.publish(first) == [Outcome.UNKNOWN] * 3
