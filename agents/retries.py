@@ -1,6 +1,7 @@
 """Parked items of the wallet topics: the owner of a partition tries each wallet's, in order, when the lowest's time has come.
 
-In     retries rows of our partitions (a debit short by no more than pending credits, a credit whose wallet is unknown, what queued behind)
+In     retries rows of our partitions: a debit short by no more than pending credits, a credit whose wallet is unknown,
+       what queued behind them
 Books  commit_batch on the chain retry/<topic>: posted, refused at the time limit, or parked again with backoff
 Out    as the topic
 """
