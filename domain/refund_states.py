@@ -85,8 +85,10 @@ _TABLE: Final[dict[tuple[State, Event], Step]] = {
     (State.REQUESTED, Event.MARKED): Step(State.DUE, Action.ASK),
     (State.DUE, Event.MARKED): Step(State.DUE, Action.ASK),
     (State.PENDING, Event.MARKED): Step(State.PENDING, Action.ASK),
-    **{(state, Event.MARKED): Step(state, Action.ASK) for state in _GAVE_BACK},
-    **{(state, Event.PENDING): Step(State.PENDING, Action.ASK) for state in OPEN if state is not State.REVIEW},
+    **{(state, event): Step(state, Action.ASK) for state in _GAVE_BACK for event in (Event.MARKED, Event.NO_ANSWER)},
+    **{
+        (state, Event.PENDING): Step(State.PENDING, Action.ASK) for state in OPEN if state is not State.REVIEW
+    },
     **{(state, Event.NO_ANSWER): Step(state, Action.ASK) for state in OPEN if state is not State.REVIEW},
     **{(state, Event.SUCCEEDED): Step(State.DONE, Action.POST) for state in OPEN},
     **{(state, Event.FAILED): Step(State.FAILED, Action.RELEASE) for state in OPEN},
