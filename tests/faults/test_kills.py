@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .fleet import Fleet, fleet
+from tests.tails import cut_tail
+
+from .fleet import PARTITIONS, Fleet, fleet
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -73,4 +75,23 @@ async def test_two_three_and_one_workers_share_the_partitions(tmp_path: Path) ->
             await made.workers["a"].stop()
             made.workers["b"].kill9()
             await asyncio.sleep(4)
+        await made.judge(load)
+
+
+async def test_messages_lost_after_their_confirm_are_found_and_repaired(tmp_path: Path) -> None:
+    """The broker's log loses its tail on both sides of the consumer: between agents, and of the services' own events."""
+    async with fleet(tmp_path, "a", "b") as made:
+        async with made.load() as load:
+            await warm(made, 800)
+            for name in ("a", "b"):
+                made.workers[name].kill9()
+            await asyncio.sleep(1)  # events pile up unread
+            made.broker.kill9()
+            topics = ("analytics.billing", "wallet.debit")
+            cut = sum(cut_tail(made.broker, f"{t}-{p}", share=0.5) for t in topics for p in range(PARTITIONS))
+            await made.broker.start()
+            for name in ("a", "b"):
+                made.start(name)
+            await asyncio.sleep(5)
+        assert cut > 0
         await made.judge(load)

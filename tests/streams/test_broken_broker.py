@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from deploy.local.private import private_rabbitmq
-from deploy.local.rabbitmq import RabbitMQ
 from streams import amqp
 from streams.address import Address
 from streams.link import Link
 from streams.topics import declare
-from streams.wire import Wire
+from streams.wire import Refused, Wire
 from tests.streams.conftest import PARTITIONS, Feed, Ledger, until
 from tests.streams.sqlite_ownership import SqliteOwnership
 from tests.streams.test_reader import STREAM, TOPIC, following, numbered, store
+from tests.tails import cut_tail
 
-SETTLED_S = 4.0
+SETTLED_S = 5.0
 """RabbitMQ writes down where a new stream lives a few seconds late; killed before, the stream
 never comes back.
 """
@@ -60,9 +59,7 @@ async def test_a_cut_tail_whose_offsets_are_reused_is_noticed(
         node.kill9()
         assert cut_tail(node, STREAM) > 0
         await node.start()
-        wire = await Wire.connect(Address.parse(url), name="test")
-        end = (await wire.ends([STREAM]))[STREAM]
-        await wire.close()
+        end = await end_of(url, STREAM)
         assert 0 < end < 60
         async with Link(Address.parse(url), name="test") as link:
             await store(link, STREAM, *numbered(80, start=1000))
@@ -72,17 +69,6 @@ async def test_a_cut_tail_whose_offsets_are_reused_is_noticed(
             assert claim is not None
             assert claim.incarnation == 2
     assert ledger.values(TOPIC, 0) == numbered(60) + numbered(end) + numbered(80, start=1000)
-
-
-def cut_tail(node: RabbitMQ, stream: str) -> int:
-    """Take the last third off the log of a stream, as a disk does that lied about a flush. Bytes cut."""
-    cut = 0
-    for segment in Path(node._directory).glob(f"**/*{stream.replace('.', '_')}*/*.segment"):
-        size = segment.stat().st_size
-        with segment.open("r+b") as file:
-            file.truncate(size - size // 3)
-        cut += size // 3
-    return cut
 
 
 async def test_records_flow_over_tls_and_a_stranger_is_refused(
