@@ -25,9 +25,10 @@ import structlog
 from streams import amqp, messages
 from streams.address import Address
 from streams.events import UsageEvent
+from streams.kept import TOPIC, KeptBatch, KeptPartition
 from streams.link import Link, Outcome, Ticket
 from streams.spool import Spool, Spooled
-from streams.topics import partition_of, partition_stream
+from streams.topics import partition_of
 from streams.wire import Refused, Wire
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,6 @@ log = structlog.get_logger(__name__)
 Watermarks = Callable[[str], Awaitable[Mapping[int, int]]]
 """Given the session: per partition, the sequence number up to which every batch has its outcome committed."""
 
-_TOPIC = "wallet.debit"
 _BATCH_BYTES = 200_000
 _MAX_REPUBLISH_PAUSE_S = 60.0
 _ACCESS_REFUSED = 16
@@ -62,42 +62,6 @@ class Stats:
     def pending(self) -> int:
         """Events kept because their outcome is not known to be committed."""
         return self.taken - self.covered
-
-
-class _Batch:
-    __slots__ = ("confirmed", "events", "payload", "seq", "spooled", "waiters")
-
-    def __init__(self, seq: int, payload: bytes, events: int) -> None:
-        self.seq = seq
-        self.payload = payload
-        self.events = events
-        self.confirmed = self.spooled = False
-        self.waiters: list[asyncio.Future[None]] = []
-
-    def release(self, error: Exception | None = None) -> None:
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_exception(error) if error else waiter.set_result(None)
-        self.waiters.clear()
-
-
-class _Partition:
-    """Batches of one partition: one being filled, those to send, and all that are not covered, in order."""
-
-    def __init__(self, number: int, next_seq: int = 1) -> None:
-        self.number = number
-        self.stream = partition_stream(_TOPIC, number)
-        self.next_seq = next_seq
-        self.events: list[bytes] = []
-        self.key = ""
-        self.size = 0
-        self.waiters: list[asyncio.Future[None]] = []
-        self.timer: asyncio.TimerHandle | None = None
-        self.unsent: deque[_Batch] = deque()
-        self.kept: deque[_Batch] = deque()
-        self.sending = False
-        self.moved_at = 0.0
-        self.pause_s = 0.0
 
 
 class Publisher:
@@ -132,7 +96,7 @@ class Publisher:
         self._linger_s, self._max_batch, self._max_pending = linger_s, max_batch, max_pending
         self._republish_after_s, self._poll_s, self._stall_s = republish_after_s, poll_s, stall_s
         self._link = Link(self._address, name=f"publisher {name}")
-        self._partitions: list[_Partition] = []
+        self._partitions: list[KeptPartition] = []
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: PublishError | None = None
@@ -154,12 +118,12 @@ class Publisher:
         """
         wire = await Wire.connect(self._address, name=f"publisher {self._name}")
         try:
-            count = len(await wire.request(f"partitions of {_TOPIC}", wire.partitions(_TOPIC)))
+            count = len(await wire.request(f"partitions of {TOPIC}", wire.partitions(TOPIC)))
         finally:
             await wire.close()
         if not count:
-            raise PublishError(f"{self._address} has no topic {_TOPIC}, or not for user {self._address.user}")
-        self._partitions = [_Partition(number) for number in range(count)]
+            raise PublishError(f"{self._address} has no topic {TOPIC}, or not for user {self._address.user}")
+        self._partitions = [KeptPartition(number) for number in range(count)]
         if self._spool is not None:
             await self._resume(self._spool)
         await self._link.start()
@@ -172,7 +136,7 @@ class Publisher:
         for number, next_seq in marks.items():
             self._partitions[number].next_seq = next_seq
         for spooled in kept:
-            batch = _Batch(spooled.seq, spooled.payload, spooled.events)
+            batch = KeptBatch(spooled.seq, spooled.payload, spooled.events)
             batch.spooled = True
             self._partitions[spooled.partition].kept.append(batch)
             self._partitions[spooled.partition].unsent.append(batch)
@@ -276,7 +240,7 @@ class Publisher:
                 f"{self.stats.pending} events wait for their outcome, none was decided in {self._stall_s:g} s"
             ) from None
 
-    def _seal(self, partition: _Partition) -> None:
+    def _seal(self, partition: KeptPartition) -> None:
         """Close the batch being filled: number it, sign it, queue it."""
         if partition.timer is not None:
             partition.timer.cancel()
@@ -286,7 +250,7 @@ class Publisher:
         value = messages.encode_usage_batch(self.session, partition.next_seq, partition.events)
         headers = {"publisher": self._name, "mac": messages.sign(value, self._secret)}
         payload = amqp.encode(partition.key.encode(), value, headers)
-        batch = _Batch(partition.next_seq, payload, len(partition.events))
+        batch = KeptBatch(partition.next_seq, payload, len(partition.events))
         batch.waiters, partition.waiters = partition.waiters, []
         partition.next_seq += 1
         partition.events, partition.size = [], 0
@@ -299,12 +263,12 @@ class Publisher:
             batch.release(self._refused)
         self._pump(partition)
 
-    def _pump(self, partition: _Partition) -> None:
+    def _pump(self, partition: KeptPartition) -> None:
         if partition.unsent and not partition.sending:
             partition.sending = True
             self._spawn(self._send(partition))
 
-    async def _send(self, partition: _Partition) -> None:
+    async def _send(self, partition: KeptPartition) -> None:
         """Send what is to be sent, in order: to the spool first."""
         pause_s = 0.05
         try:
@@ -328,7 +292,7 @@ class Publisher:
         finally:
             partition.sending = False
 
-    async def _keep(self, spool: Spool, partition: _Partition, group: list[_Batch]) -> None:
+    async def _keep(self, spool: Spool, partition: KeptPartition, group: list[KeptBatch]) -> None:
         fresh = [batch for batch in group if not batch.spooled]
         if fresh:
             await spool.add(
@@ -338,7 +302,7 @@ class Publisher:
                 batch.spooled = True
                 batch.release()
 
-    def _confirm(self, partition: _Partition, ticket: Ticket, group: list[_Batch], _: object) -> None:
+    def _confirm(self, partition: KeptPartition, ticket: Ticket, group: list[KeptBatch], _: object) -> None:
         for batch, outcome in zip(group, ticket.outcomes(), strict=True):
             if outcome is not Outcome.CONFIRMED:
                 self._back_to(partition, batch.seq)
@@ -349,7 +313,7 @@ class Publisher:
                 self.stats.confirmed += batch.events
             batch.release()
 
-    def _back_to(self, partition: _Partition, seq: int) -> None:
+    def _back_to(self, partition: KeptPartition, seq: int) -> None:
         """Send again from `seq` on, in order."""
         first = min(seq, partition.unsent[0].seq) if partition.unsent else seq
         again = [batch for batch in partition.kept if batch.seq >= first]
@@ -384,7 +348,7 @@ class Publisher:
                     self._back_to(partition, partition.kept[0].seq)
                     self._pump(partition)
 
-    async def _cover(self, partition: _Partition, covered: int) -> None:
+    async def _cover(self, partition: KeptPartition, covered: int) -> None:
         """Everything up to `covered` has its outcome: forget it."""
         if not partition.kept or partition.kept[0].seq > covered:
             return

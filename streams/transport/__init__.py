@@ -7,6 +7,7 @@ consumers, epochs that fence. Faust loads it through the entry point group `faus
     conductor   Faust's conductor, with less per message
     reader      the connection: who owns which partition, and which records may flow
     partition   one partition: its gate, its records from the first uncommitted one on, its credit
+    credit      how much the broker may send
     claims      claims of many partitions in few statements
     watchdog    finds what the broker does not tell: lost tails, silent partitions
 """

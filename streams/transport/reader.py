@@ -24,17 +24,12 @@ from streams.batches import Claim, Ownership
 from streams.chunks import Chunk, CorruptChunk
 from streams.topics import partition_stream
 from streams.transport.claims import Claimer
+from streams.transport.credit import CREDIT, Credit
 from streams.transport.partition import Partition, Verdict
 from streams.wire import Refused, Wire
 
 log = structlog.get_logger(__name__)
 
-CREDIT = 6
-"""Chunks the broker may have under way per partition."""
-PARTITION_BYTES = 1 << 20
-"""Beyond this much kept for a partition, credit is returned only as records are committed."""
-TOTAL_BYTES = 128 << 20
-"""Beyond this much kept in all, likewise."""
 GRACE_S = 2.0
 """How long a partition that moves away waits for its batch in hand."""
 _MAX_SUBSCRIPTIONS = 255
@@ -67,7 +62,7 @@ class Reader:
         self._by_id: dict[int, Partition] = {}
         self._free = list(range(_MAX_SUBSCRIPTIONS, -1, -1))
         self._tasks: set[asyncio.Task[None]] = set()
-        self._total_bytes = 0
+        self._credit = Credit()
         self._answered_at = 0.0
         self._joining = asyncio.Lock()
 
@@ -121,7 +116,7 @@ class Reader:
         wire.on_consumer_update = self._on_update
         wire.on_stream_gone = self._on_stream_gone
         wire.on_closed = lambda reason: self._on_closed(wire, reason)
-        self.wire = wire
+        self.wire = self._credit.wire = wire
 
     def _on_closed(self, wire: Wire, reason: Exception) -> None:
         """The connection is gone: nothing is ours any more. What is in hand is fenced by the next
@@ -274,7 +269,7 @@ class Reader:
                 log.debug("consumer_update_answered", stream=partition.stream, active=active, offset=offset)
                 wire.answer_update(correlation, offset)
                 self._answered_at = time.monotonic()
-                self._return_credit(partition)
+                self._credit.give_back(partition)
         if wire is self.wire:
             partition.following = False
 
@@ -294,8 +289,6 @@ class Reader:
         self._close(partition)
         offset = partition.start(claim)
         self.on_claim(partition)
-        if claim.last_offset is None and claim.next_offset == 0:
-            log.info("partition_new", stream=partition.stream, epoch=claim.epoch)
         return offset
 
     async def _give(self, partition: Partition) -> None:
@@ -312,8 +305,7 @@ class Reader:
             metrics.PARTITIONS_OPEN.labels(partition.topic).dec()
         if partition.halted is not None:
             metrics.PARTITION_HALTED.labels(partition.topic, str(partition.number)).set(0)
-        self._total_bytes -= partition.held_bytes
-        partition.stop()
+        self._credit.forget(partition)
 
     def fence(self, partition: Partition, epoch: int) -> None:
         """Somebody else has claimed it: stop, and queue up again."""
@@ -330,39 +322,21 @@ class Reader:
             return
         partition.owed += 1
         if partition.claim is None or partition.halted is not None or not chunk.user:
-            self._return_credit(partition)
+            self._credit.give_back(partition)
             return
         if not partition.verified and not self._verify(partition, chunk):
-            self._return_credit(partition)
+            self._credit.give_back(partition)
             return
-        partition.add(chunk)
-        self._total_bytes += chunk.size
-        self._return_credit(partition)
+        self._credit.keep(partition, chunk)
+        self._credit.give_back(partition)
         if partition.waiting and partition.open:
             self.on_data(partition)
         elif not partition.waiting:
             self.committed(partition, partition.committed)
 
-    def _return_credit(self, partition: Partition) -> None:
-        """Let the broker send as many chunks more as were taken in: only while it may, since it takes credit
-        for an inactive consumer as an error, and only while there is room.
-        """
-        if not partition.owed or self.wire is None or partition.subscription is None:
-            return
-        if not partition.active or partition.halted is not None:
-            return
-        if partition.held_bytes < PARTITION_BYTES and (
-            self._total_bytes < TOTAL_BYTES or partition.held_bytes == 0
-        ):
-            self.wire.credit_now(partition.subscription, partition.owed)
-            partition.owed = 0
-
     def committed(self, partition: Partition, next_offset: int) -> None:
         """Everything before `next_offset` is committed."""
-        before = partition.held_bytes
-        partition.advance(next_offset)
-        self._total_bytes -= before - partition.held_bytes
-        self._return_credit(partition)
+        self._credit.release(partition, next_offset)
 
     def _verify(self, partition: Partition, chunk: Chunk) -> bool:
         try:

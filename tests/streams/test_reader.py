@@ -21,7 +21,8 @@ from streams.link import Link
 from streams.runner import Lanes
 from streams.topics import Topic, declare
 from streams.transport import reader as reading
-from streams.transport.reader import CREDIT, PARTITION_BYTES, Reader
+from streams.transport.credit import CREDIT, PARTITION_BYTES
+from streams.transport.reader import Reader
 from streams.transport.watchdog import Watchdog
 from streams.wire import Wire
 from tests.conftest import Broker
