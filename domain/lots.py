@@ -50,6 +50,8 @@ class Lot:
     expired: Credits = 0
     reversed: Credits = 0
     debt_paid: Credits = 0
+    owed: Credits = 0
+    """Of the credits that are gone, how many forced reversals made the wallet's debt."""
     invoice: GstSplit = NOTHING
     """What was paid for it; nothing for a promotion."""
     refunded_paise: Paise = 0

@@ -5,7 +5,7 @@ functions answer for one lot and one payment; that refunds stay within the captu
 the payment's lock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domain.gst import refund_split
 from domain.lots import Lot, Place, Reversal, reverse
@@ -42,7 +42,7 @@ def retier_credits(lot: Lot, refund_paise: Paise, packs: tuple[Pack, ...] = PACK
     net_paise = lot.invoice.total_paise - lot.refunded_paise - refund_paise
     assert net_paise >= 0
     entitled = credits_bought_by(net_paise, packs)
-    take = max(0, lot.granted - lot.reversed - entitled)
+    take = max(0, lot.granted - lot.reversed - lot.owed - entitled)
     return None if take > lot.free else take
 
 
@@ -70,12 +70,13 @@ def force_reversal(lot: Lot, refund_paise: Paise) -> tuple[Lot, ForcedReversal]:
         paid_paise=lot.invoice.total_paise,
         granted=lot.granted,
         refunded_total_paise=total,
-        reversed_before=lot.reversed,
+        reversed_before=lot.reversed + lot.owed,
     )
     part = refund_split(lot.invoice, refunded_before_paise=lot.refunded_paise, refund_paise=refund_paise)
     after, reversal = reverse(lot, min(wanted, lot.free), Place.FREE, part)
     debt = wanted - reversal.credits
     receivable = max(0, reversal.rounding_paise) if debt else 0
+    after = replace(after, owed=lot.owed + debt)
     return after, ForcedReversal(reversal, debt, receivable)
 
 

@@ -57,6 +57,7 @@ CREATE TABLE lots (
   expired_credits bigint NOT NULL DEFAULT 0,
   reversed_credits bigint NOT NULL DEFAULT 0,
   debt_paid_credits bigint NOT NULL DEFAULT 0,
+  owed_credits bigint NOT NULL DEFAULT 0,               -- of those gone, what forced reversals made the wallet's debt
   taxable_paise bigint NOT NULL DEFAULT 0 CHECK (taxable_paise BETWEEN 0 AND 9000000000),   -- what was paid for it, with the three below
   cgst_paise bigint NOT NULL DEFAULT 0,
   sgst_paise bigint NOT NULL DEFAULT 0,

@@ -360,12 +360,13 @@ BEGIN
 
   WHEN 'chargeback' THEN
     -- How many credits follows from the money, pro rata; what the lot cannot give any more is the wallet's debt (W8).
-    v_take := greatest(0, div_ceil((l.refunded_paise + v_paise)::numeric * l.granted_credits, v_total) - l.reversed_credits);
+    v_take := greatest(0, div_ceil((l.refunded_paise + v_paise)::numeric * l.granted_credits, v_total) - l.reversed_credits - l.owed_credits);
     v_debt := v_take - least(v_take, l.free_credits);
     v_take := v_take - v_debt;
     SELECT * INTO e FROM reverse_lot(v_lot, v_take, 'free', v_paise);
     IF v_take > 0 THEN INSERT INTO lot_consumptions VALUES (p_id, v_lot, v_take, 0); END IF;
     v_debt_paise := CASE WHEN v_debt > 0 THEN greatest(0, e.o_taxable - e.o_returned) ELSE 0 END;
+    UPDATE lots SET owed_credits = owed_credits + v_debt WHERE id = v_lot AND v_debt > 0;
     UPDATE wallets SET debt_credits = debt_credits + v_debt, debt_paise = debt_paise + v_debt_paise WHERE id = p_wallet;
     v_effect := -v_take;
     v_accounts := ARRAY['wallet', 'wallet_debt', 'credits_reversed', 'cgst_payable', 'sgst_payable', 'igst_payable', 'deferred_revenue',

@@ -155,9 +155,9 @@ BEGIN
   SELECT * INTO c FROM refundable(p_payment);
   SELECT * INTO l FROM lots WHERE id = c.o_lot FOR UPDATE;
   v_credits := CASE p_policy
-    WHEN 'RETIER' THEN l.granted_credits - l.reversed_credits - c.o_pending_credits
+    WHEN 'RETIER' THEN l.granted_credits - l.reversed_credits - l.owed_credits - c.o_pending_credits
                        - credits_bought_by(greatest(0, c.o_total - l.refunded_paise - c.o_pending - p_amount), p_prices, p_credits)
-    ELSE div_ceil((l.refunded_paise + c.o_pending + p_amount)::numeric * l.granted_credits, c.o_total) - l.reversed_credits - c.o_pending_credits END;
+    ELSE div_ceil((l.refunded_paise + c.o_pending + p_amount)::numeric * l.granted_credits, c.o_total) - l.reversed_credits - l.owed_credits - c.o_pending_credits END;
   r_reason := CASE
     WHEN y.status NOT IN ('credited', 'refunded') OR l.id IS NULL THEN 'not_refundable'
     WHEN c.o_gone + p_amount > y.amount OR (p_policy = 'PRO_RATA' AND p_amount > c.o_refundable)
@@ -288,7 +288,7 @@ BEGIN
     RETURN;
   END IF;
 
-  v_credits := coalesce(h.credits, greatest(0, div_ceil((l.refunded_paise + f.amount)::numeric * l.granted_credits, v_total) - l.reversed_credits));
+  v_credits := coalesce(h.credits, greatest(0, div_ceil((l.refunded_paise + f.amount)::numeric * l.granted_credits, v_total) - l.reversed_credits - l.owed_credits));
   f.cgst_amount := tax_reversed(l.cgst_paise, v_total, l.refunded_paise, f.amount);
   f.sgst_amount := tax_reversed(l.sgst_paise, v_total, l.refunded_paise, f.amount);
   f.igst_amount := tax_reversed(l.igst_paise, v_total, l.refunded_paise, f.amount);

@@ -130,3 +130,15 @@ def test_refunds_and_debits_in_any_order_stay_within_the_lot_and_close_it_at_zer
     if lot.free:
         lot = used(lot, lot.free)
     assert lot.deferred_paise == 0
+
+
+def test_two_partial_chargebacks_of_a_spent_lot_owe_each_credit_once() -> None:
+    desk = Desk()
+    lot = desk.buy(100_000)
+    desk.posted("spend", 12_000)
+    desk.posted("chargeback", 1, lot_id=lot.id, refund_paise=10_000)
+    assert desk.wallet.debt == 1_200
+    desk.posted("chargeback", 1, lot_id=lot.id, refund_paise=10_000)
+    assert desk.wallet.debt == 2_400
+    desk.posted("chargeback", 1, lot_id=lot.id, refund_paise=80_000)
+    assert (desk.wallet.debt, desk.ledger.lots[lot.id].owed) == (12_000, 12_000)
