@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -172,8 +171,9 @@ class Till(Shop):
 
     async def expire_leases(self) -> None:
         """Whoever held a lease is dead."""
-        for table in ("refunds", "order_inquiries", "verifications"):
-            await self.admin.execute(f"UPDATE {table} SET leased_until = '-infinity'")
+        await self.admin.execute("UPDATE refunds SET leased_until = '-infinity'")
+        await self.admin.execute("UPDATE order_inquiries SET leased_until = '-infinity'")
+        await self.admin.execute("UPDATE verifications SET leased_until = '-infinity'")
 
     async def drain(self) -> None:
         """Relay, deliver, ask and record until nothing moves any more."""
@@ -187,7 +187,9 @@ class Till(Shop):
                 moved += await self.deliver(topic)
             if not moved:
                 await self.quiet()
-                if not await self.admin.fetchval("SELECT count(*) FROM payment_webhooks WHERE published_at IS NULL"):
+                if not await self.admin.fetchval(
+                    "SELECT count(*) FROM payment_webhooks WHERE published_at IS NULL"
+                ):
                     return
 
     # What there is.

@@ -53,7 +53,8 @@ class Story:
     async def buy(self, price_paise: int, _: int) -> None:
         payment = await self.till.order(self.buyer, price_paise)
         await self.till.admin.execute(
-            "UPDATE payments SET status = 'verified', verified_at = now(), fraud_decided_at = now(), cashfree_payment_id = $2 WHERE id = $1",
+            "UPDATE payments SET status = 'verified', verified_at = now(), fraud_decided_at = now(),"
+            " cashfree_payment_id = $2 WHERE id = $1",
             payment.id,
             f"cf-{payment.id}",
         )
@@ -169,8 +170,9 @@ class Story:
             await self.answer("FAILED", 0)
         for _ in range(60):
             row = await self.till.admin.fetchrow(
-                "SELECT w.available_credits AS free, w.debt_credits AS debt, (SELECT count(*) FROM holds h WHERE h.wallet_id = w.id"
-                " AND h.state = 'held') AS holds FROM wallets w WHERE w.id = $1",
+                "SELECT w.available_credits AS free, w.debt_credits AS debt,"
+                " (SELECT count(*) FROM holds h WHERE h.wallet_id = w.id AND h.state = 'held') AS holds"
+                " FROM wallets w WHERE w.id = $1",
                 self.wallet,
             )
             assert row is not None

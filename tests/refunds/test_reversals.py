@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.simulator.disputes import Dispute
+from gateway.simulator.faults import Fault
 from gateway.simulator.plan import WebhookPlan
 from sql import fraud, refunds
 from sql.payments import Payment
@@ -15,7 +16,9 @@ from sql.payments import Payment
 from .conftest import Till
 
 
-def dispute(till: Till, payment: Payment, kind: str = "CHARGEBACK", amount_paise: int | None = None) -> Dispute:
+def dispute(
+    till: Till, payment: Payment, kind: str = "CHARGEBACK", amount_paise: int | None = None
+) -> Dispute:
     return till.sim.disputes.open(till.sim.book.order(payment.order_id), kind, amount_paise, None)
 
 
@@ -56,12 +59,19 @@ async def test_a_second_success_is_returned_once_though_told_again_and_though_it
 
 async def test_a_payment_that_was_turned_down_goes_back_to_the_payer(till: Till) -> None:
     payment = await till.place(50_000)
-    await till.admin.execute("UPDATE fraud_rules SET threshold = 0, points = 100 WHERE code = 'user_count_1m'")
+    await till.admin.execute(
+        "UPDATE fraud_rules SET threshold = 0, points = 100 WHERE code = 'user_count_1m'"
+    )
     till.pay(payment)
     await till.drain()
     assert (await till.payment(payment.id)).status == "held"
     reviewed = await fraud.review_payment(
-        till.db, payment.id, "reject", "asha", shard=0, rejected_partition=till.core.partition("status=rejected")
+        till.db,
+        payment.id,
+        "reject",
+        "asha",
+        shard=0,
+        rejected_partition=till.core.partition("status=rejected"),
     )
     assert reviewed == "rejected"
     await again(till)
@@ -166,8 +176,6 @@ async def test_a_crash_or_a_lie_in_the_looking_books_nothing_twice(till: Till) -
 
 @pytest.mark.parametrize("broken", ["get_payments", "get_refund", "get_dispute"])
 async def test_an_order_that_cannot_be_seen_is_looked_at_again(till: Till, broken: str) -> None:
-    from gateway.simulator.faults import Fault
-
     payment = await till.buy(50_000)
     till.sim.faults.rules.append(Fault(endpoint=broken, kind="502", times=None))
     dispute(till, payment)

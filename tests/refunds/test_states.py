@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from agents.refunder import Refunder
 from domain.refund_states import Action, Event, State, heard, step
 from gateway.errors import BadRequest, NotFound, TimedOut, Unauthorised
 from gateway.simulator.faults import Fault
@@ -47,8 +49,9 @@ async def put(till: Till, payment: UUID, wallet: UUID, state: State) -> refunds.
     """A refund of money without a sale, in some state."""
     id = uuid4()
     await till.admin.execute(
-        "INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, policy, status, requested_by, idempotency_key, outside,"
-        " cashfree_payment_id, reason) VALUES ($1, $2, $3, $4, 100, 'UNAPPLIED', $5, 'test', $2, true, $2, 'paid_twice')",
+        "INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, policy, status, requested_by,"
+        " idempotency_key, outside, cashfree_payment_id, reason)"
+        " VALUES ($1, $2, $3, $4, 100, 'UNAPPLIED', $5, 'test', $2, true, $2, 'paid_twice')",
         id,
         id.hex,
         payment,
@@ -76,7 +79,10 @@ async def test_old_payments_go_by_payout_with_approval_and_never_to_the_gateway(
     payment = await till.buy(100_000)
     await till.admin.execute("UPDATE payments SET credited_at = now() - interval '7 months'")
     parts = {"refunds": 0, "refunded": 0, "expired": 0, "notify": 0}
-    parts |= {"refunds": till.core.partition("policy=PRO_RATA"), "refunded": till.core.partition("status=refunded")}
+    parts |= {
+        "refunds": till.core.partition("policy=PRO_RATA"),
+        "refunded": till.core.partition("status=refunded"),
+    }
 
     async def decide(id: UUID, verdict: Any) -> str:
         return await refunds.decide_payout(
@@ -148,7 +154,9 @@ async def test_a_success_after_a_failure_takes_what_is_left_and_the_rest_is_debt
     order = till.sim.book.order(payment.order_id)
     order.refunds[failed.refund_id].status = "SUCCESS"
     await till.hear(
-        till.webhook(payment.order_id, "SUCCESS", kind="refund", refund_id=failed.refund_id, business_key="late")
+        till.webhook(
+            payment.order_id, "SUCCESS", kind="refund", refund_id=failed.refund_id, business_key="late"
+        )
     )
     await till.drain()
     (after,) = await till.refunds(payment)
@@ -185,10 +193,6 @@ async def test_only_a_definite_no_to_the_first_request_is_a_refusal(till: Till) 
             raise self.error
 
         get_refund = create_refund
-
-    from dataclasses import replace
-
-    from agents.refunder import Refunder
 
     for error, first, later in (
         (BadRequest("create_refund", "no", status=400), "refused", "no_answer"),
