@@ -71,6 +71,19 @@ async def test_a_cut_tail_whose_offsets_are_reused_is_noticed(
     assert ledger.values(TOPIC, 0) == numbered(60) + numbered(end) + numbered(80, start=1000)
 
 
+async def end_of(url: str, stream: str) -> int:
+    """Offset after the last record, once the broker that was restarted has found its streams."""
+    for _ in range(200):
+        wire = await Wire.connect(Address.parse(url), name="test")
+        try:
+            return (await wire.ends([stream]))[stream]
+        except Refused:
+            await asyncio.sleep(0.1)
+        finally:
+            await wire.close()
+    raise AssertionError(f"{stream} did not come back")
+
+
 async def test_records_flow_over_tls_and_a_stranger_is_refused(
     ownership: SqliteOwnership, ledger: Ledger
 ) -> None:
