@@ -64,6 +64,7 @@ async def test_w6_tax_is_reversed_cumulatively_on_each_credit_note(till: Till) -
         "SELECT cgst_amount, sgst_amount, taxable_amount FROM invoices WHERE kind = 'credit_note' ORDER BY id"
     )
     assert [note["cgst_amount"] for note in notes] == [1_907, 1_907, 1_906, 1_907, 1_271, 1_271, 1_272]
+    assert (await till.refund(thirds, 50_000)).cgst_paise == 7_627 - 3_814
     assert "cgst_payable" not in await till.sums()
     assert await till.violations() == []
 
