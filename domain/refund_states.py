@@ -85,7 +85,11 @@ _TABLE: Final[dict[tuple[State, Event], Step]] = {
     (State.REQUESTED, Event.MARKED): Step(State.DUE, Action.ASK),
     (State.DUE, Event.MARKED): Step(State.DUE, Action.ASK),
     (State.PENDING, Event.MARKED): Step(State.PENDING, Action.ASK),
-    **{(state, event): Step(state, Action.ASK) for state in _GAVE_BACK for event in (Event.MARKED, Event.NO_ANSWER)},
+    **{
+        (state, event): Step(state, Action.ASK)
+        for state in _GAVE_BACK
+        for event in (Event.MARKED, Event.NO_ANSWER)
+    },
     **{
         (state, Event.PENDING): Step(State.PENDING, Action.ASK) for state in OPEN if state is not State.REVIEW
     },
