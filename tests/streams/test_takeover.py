@@ -37,7 +37,7 @@ async def test_a_worker_that_ends_is_replaced_within_a_second_and_the_others_go_
         async with Stall() as stall:
             at = fleet.kill("one", number)
             await until(lambda: all(ledger.first_commit("two", at, partition) for partition in moving))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.2)
         stored = await running.stop()
     for partition in moving:
         first = ledger.first_commit("two", at, partition)
