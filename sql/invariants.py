@@ -39,7 +39,12 @@ async def check(url: str) -> list[Violation]:
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute("SELECT set_config('work_mem', '64MB', true)")
-            found = [(name, await connection.fetch(query)) for name, query in _Q.items()]
+            return await violations(connection)
     finally:
         await connection.close()
+
+
+async def violations(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Violation]:
+    """Every invariant, in the transaction that `connection` is in."""
+    found = [(name, await connection.fetch(query)) for name, query in _Q.items()]
     return [Violation(name, MEANINGS[name], [dict(row) for row in rows]) for name, rows in found if rows]

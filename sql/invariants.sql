@@ -81,7 +81,8 @@ SELECT coalesce(t.id, e.transaction_id) AS transaction_id, t.transaction_type::t
   LEFT JOIN (SELECT transaction_id, sum(credits) AS taken FROM lot_consumptions GROUP BY transaction_id) c ON c.transaction_id = t.id
  WHERE CASE
    WHEN t.id IS NULL THEN NOT EXISTS (SELECT FROM batches b WHERE b.id = e.transaction_id) AND NOT EXISTS (SELECT FROM journal_entries j WHERE j.id = e.transaction_id)
-   WHEN e.transaction_id IS NULL OR e.wallet <> t.credits THEN true
+   WHEN e.transaction_id IS NULL THEN (t.transaction_type, t.credits) <> ('chargeback', 0)
+   WHEN e.wallet <> t.credits THEN true
    WHEN t.transaction_type IN ('spend', 'capture', 'refund', 'expire') THEN
      e.moved IS DISTINCT FROM t.amount_credits OR c.taken IS DISTINCT FROM t.amount_credits
    WHEN t.transaction_type IN ('purchase', 'grant') THEN e.issued IS DISTINCT FROM t.amount_credits

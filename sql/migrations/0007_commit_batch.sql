@@ -2,6 +2,9 @@
 -- commit_batch: one batch of ledger commands, one transaction, one round trip.
 -- Plain spends that fit are decided and booked as one set; every other command goes through apply_command in order.
 -- A wallet is wholly one or the other within a batch, so its order is kept.
+--
+-- Plans must not depend on statistics, which lag behind a ledger that grows from nothing: rows are looked up one by one through
+-- LATERAL ... LIMIT 1 (no join order to choose), and rows just read under the wallet's lock are updated by their ctid.
 SET LOCAL ROLE core_owner;
 
 -- Head: (p_topic, p_partition, p_group) with p_epoch and offsets for a stream partition; p_epoch NULL for a named chain
@@ -20,7 +23,10 @@ CREATE FUNCTION commit_batch(
   c_analytics integer[], c_extra jsonb[], p_expired_partition integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[], OUT r_reason text[], OUT r_id uuid[], OUT r_balance bigint[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+  SET plan_cache_mode = force_generic_plan
+  SET enable_seqscan = off   -- a plan made while the tables were empty serves a session for long
+AS $$
 DECLARE
   v_n integer := coalesce(cardinality(c_id), 0);
   v_link bytea;
@@ -96,10 +102,10 @@ BEGIN
                    AND (v_waiting IS NULL OR c.wallet <> ALL (v_waiting)) AND count(*) OVER (PARTITION BY c.key) = 1 AS plain
             FROM unnest(c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_feature, c_publisher, c_extra)
                    WITH ORDINALITY AS c (wallet, kind, credits, key, hash, occurred, feature, publisher, extra, ord)
-            LEFT JOIN wallet_transactions t ON t.idempotency_key = c.key
-            LEFT JOIN refusals f ON f.idempotency_key = c.key
-            LEFT JOIN wallets w ON w.id = c.wallet
-            LEFT JOIN publishers s ON s.name = c.publisher
+            LEFT JOIN LATERAL (SELECT * FROM wallet_transactions x WHERE x.idempotency_key = c.key LIMIT 1) t ON true
+            LEFT JOIN LATERAL (SELECT * FROM refusals x WHERE x.idempotency_key = c.key LIMIT 1) f ON true
+            LEFT JOIN LATERAL (SELECT * FROM wallets x WHERE x.id = c.wallet LIMIT 1) w ON true
+            LEFT JOIN LATERAL (SELECT * FROM publishers x WHERE x.name = c.publisher LIMIT 1) s ON true
         ) y
       WINDOW per_wallet AS (PARTITION BY y.wallet)
     ) z;
@@ -108,27 +114,29 @@ BEGIN
   IF true = ANY (v_fast) THEN
     WITH spend AS MATERIALIZED (
       SELECT c.ord, c.id, c.wallet, c.credits, c.key, c.hash, c.occurred, c.source, c.source_id, c.feature, c.community, c.meta,
-             w.available_credits AS opening, w.locked_credits AS locked, w.auto_recharge_threshold AS threshold,
+             w.place, w.available_credits AS opening, w.locked_credits AS locked, w.auto_recharge_threshold AS threshold,
              (sum(c.credits) OVER run)::bigint AS high, w.seq + row_number() OVER run AS seq
         FROM unnest(c_id, c_wallet, c_credits, c_key, c_hash, c_occurred, c_source, c_source_id, c_feature, c_community, c_meta, v_fast)
                WITH ORDINALITY AS c (id, wallet, credits, key, hash, occurred, source, source_id, feature, community, meta, fast, ord)
-        JOIN wallets w ON w.id = c.wallet
+       CROSS JOIN LATERAL (SELECT x.*, x.ctid AS place FROM wallets x WHERE x.id = c.wallet LIMIT 1) w
        WHERE c.fast
       WINDOW run AS (PARTITION BY c.wallet ORDER BY c.ord)
-    ), total AS MATERIALIZED (
-      SELECT s.wallet, max(s.high) AS credits, max(s.seq) AS seq FROM spend s GROUP BY s.wallet
-    ), lot AS (
-      SELECT l.id, l.wallet_id, l.free_credits AS free, l.held_credits AS held, l.returned_paise AS returned,
-             l.spent_credits + l.expired_credits + l.debt_paid_credits AS gone, l.taxable_paise AS taxable, l.granted_credits AS granted, (sum(l.free_credits) OVER burn)::bigint AS high
-        FROM total t JOIN lots l ON l.wallet_id = t.wallet AND l.open AND l.free_credits > 0
-      WINDOW burn AS (PARTITION BY l.wallet_id ORDER BY l.priority, l.expires_at, l.promotional DESC, l.effective_at, l.id)
+    ), paid AS MATERIALIZED (
+      SELECT s.*, u.* FROM spend s CROSS JOIN LATERAL (
+        SELECT array_agg(l.id) AS lots, array_agg(l.place) AS places, array_agg(r.top - r.bottom) AS parts, array_agg(e.earned) AS earned,
+               sum(r.top - r.bottom)::bigint AS covered, sum(e.earned)::bigint AS recognised
+          FROM (SELECT x.ctid AS place, x.id, x.free_credits AS free, x.held_credits AS held, x.taxable_paise AS taxable, x.returned_paise AS returned,
+                       x.granted_credits AS granted, x.spent_credits + x.expired_credits + x.debt_paid_credits + x.free_credits AS gone,
+                       (sum(x.free_credits) OVER burn)::bigint AS high
+                  FROM lots x WHERE x.wallet_id = s.wallet AND x.open AND x.free_credits > 0
+                WINDOW burn AS (ORDER BY x.priority, x.expires_at, x.promotional DESC, x.effective_at, x.id)) l
+         CROSS JOIN LATERAL (SELECT greatest(s.high - s.credits, l.high - l.free) - l.high AS bottom, least(s.high, l.high) - l.high AS top) r
+         -- what this spend earns: the lot's cumulative recognition up to its end, less that up to its start
+         CROSS JOIN LATERAL (SELECT earned_paise(l.taxable, l.returned, l.granted, l.gone + r.top, l.held - r.top)
+                                  - earned_paise(l.taxable, l.returned, l.granted, l.gone + r.bottom, l.held - r.bottom) AS earned) e
+         WHERE l.high - l.free < s.high AND l.high > s.high - s.credits) u
     ), used AS MATERIALIZED (
-      SELECT s.ord, s.id, l.id AS lot_id, least(s.high, l.high) - greatest(s.high - s.credits, l.high - l.free) AS credits,
-             -- what this spend earns: the lot's cumulative recognition up to its end, less that up to its start
-             earned_paise(l.taxable, l.returned, l.granted, l.gone + l.free - l.high + least(s.high, l.high), l.held + l.high - least(s.high, l.high))
-           - earned_paise(l.taxable, l.returned, l.granted, l.gone + l.free - l.high + greatest(s.high - s.credits, l.high - l.free),
-                          l.held + l.high - greatest(s.high - s.credits, l.high - l.free)) AS recognised
-        FROM spend s JOIN lot l ON l.wallet_id = s.wallet AND l.high - l.free < s.high AND l.high > s.high - s.credits
+      SELECT s.id, u.* FROM paid s CROSS JOIN unnest(s.lots, s.places, s.parts, s.earned) AS u (lot_id, place, credits, recognised)
     ), put_transactions AS (
       INSERT INTO wallet_transactions (id, wallet_id, seq, transaction_type, credits, amount_credits, balance_before, balance_after, locked_after,
           source, source_id, feature, community_id, metadata, idempotency_key, request_hash, batch_id, ord, occurred_at)
@@ -144,25 +152,24 @@ BEGIN
       UPDATE lots l SET free_credits = l.free_credits - x.credits, spent_credits = l.spent_credits + x.credits,
                         recognised_paise = l.recognised_paise + x.recognised,
                         open = l.free_credits + l.held_credits > x.credits
-        FROM (SELECT u.lot_id, sum(u.credits)::bigint AS credits, sum(u.recognised)::bigint AS recognised FROM used u GROUP BY u.lot_id) x
-       WHERE l.id = x.lot_id
+        FROM (SELECT u.place, sum(u.credits)::bigint AS credits, sum(u.recognised)::bigint AS recognised FROM used u GROUP BY u.place) x
+       WHERE l.ctid = x.place
     ), put_wallets AS (
-      UPDATE wallets w SET available_credits = w.available_credits - t.credits, seq = t.seq, updated_at = now() FROM total t WHERE w.id = t.wallet
-    ), earned_by AS (
-      SELECT u.ord, sum(u.recognised)::bigint AS recognised, sum(u.credits)::bigint AS credits FROM used u GROUP BY u.ord
+      UPDATE wallets w SET available_credits = w.available_credits - x.credits, seq = x.seq, updated_at = now()
+        FROM (SELECT s.place, max(s.high) AS credits, max(s.seq) AS seq FROM spend s GROUP BY s.place) x
+       WHERE w.ctid = x.place
     )
-    SELECT array_agg(CASE WHEN s.ord IS NULL THEN r_outcome[g] ELSE 'posted' END ORDER BY g),
-           array_agg(CASE WHEN s.ord IS NULL THEN r_id[g] ELSE s.id END ORDER BY g),
-           array_agg(CASE WHEN s.ord IS NULL THEN r_balance[g] ELSE s.opening - s.high END ORDER BY g),
-           array_agg(coalesce(e.recognised, 0) ORDER BY g),
-           array_agg(CASE WHEN s.ord IS NULL THEN '' ELSE canonical_transaction(s.id, s.wallet, s.seq, 'spend', -s.credits, s.credits,
-               s.opening - s.high, s.locked, s.key, s.hash,
-               'wallet:' || s.credits::text || ',credits_spent:-' || s.credits::text) END ORDER BY g),
-           coalesce(sum(e.recognised), 0),
-           bool_and(s.ord IS NULL OR e.credits IS NOT DISTINCT FROM s.credits),
-           array_agg(s.ord::integer) FILTER (WHERE s.opening - s.high < s.threshold AND s.opening - s.high + s.credits >= s.threshold)
+    SELECT array_agg(x.outcome ORDER BY x.ord), array_agg(x.id ORDER BY x.ord), array_agg(x.balance ORDER BY x.ord),
+           array_agg(x.recognised ORDER BY x.ord), array_agg(x.line ORDER BY x.ord), coalesce(sum(x.recognised), 0), bool_and(x.covered),
+           array_agg(x.ord::integer) FILTER (WHERE x.low)
       INTO r_outcome, r_id, r_balance, v_recognised, v_canonical, v_batch_recognised, v_covered, v_low
-      FROM generate_series(1, v_n) g LEFT JOIN spend s ON s.ord = g LEFT JOIN earned_by e ON e.ord = g;
+      FROM (SELECT s.ord, 'posted' AS outcome, s.id, s.opening - s.high AS balance, s.recognised, s.covered IS NOT DISTINCT FROM s.credits AS covered,
+                   s.opening - s.high < s.threshold AND s.opening - s.high + s.credits >= s.threshold AS low,
+                   canonical_transaction(s.id, s.wallet, s.seq, 'spend', -s.credits, s.credits, s.opening - s.high, s.locked, s.key, s.hash,
+                                         'wallet:' || s.credits::text || ',credits_spent:-' || s.credits::text) AS line
+              FROM paid s
+            UNION ALL
+            SELECT g, r_outcome[g], r_id[g], r_balance[g], 0, true, false, '' FROM generate_series(1, v_n) g WHERE NOT v_fast[g]) x;
     IF NOT v_covered THEN RAISE EXCEPTION 'batch %: a wallet has more credits than its lots', p_batch_id; END IF;
     IF v_batch_recognised > 0 THEN
       INSERT INTO ledger_entries (transaction_id, leg, account, amount)
@@ -255,7 +262,7 @@ RETURNS TABLE (t text, p integer, event text) LANGUAGE sql STABLE AS $$
   WITH posted AS (
     SELECT c.*, y.amount, y.user_id, y.id AS payment_id FROM unnest(c_kind, c_credits, c_occurred, c_feature, c_community, c_analytics, c_extra, c_wallet, p_outcome, p_recognised)
       WITH ORDINALITY AS c (kind, credits, occurred, feature, community, analytics, extra, wallet, outcome, recognised, ord)
-      LEFT JOIN payments y ON y.id = (c.extra ->> 'payment_id')::uuid AND c.kind = 'purchase'
+      LEFT JOIN LATERAL (SELECT * FROM payments x WHERE c.kind = 'purchase' AND x.id = (c.extra ->> 'payment_id')::uuid LIMIT 1) y ON true
      WHERE c.outcome = 'posted'
   )
   SELECT 'analytics.billing', d.analytics, json_build_object('metric', 'credits_spent',
