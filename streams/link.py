@@ -26,6 +26,9 @@ MAX_MESSAGE_BYTES = FRAME_MAX - PUBLISH_OVERHEAD - ENTRY_OVERHEAD
 _MAX_PUBLISHERS = 255
 _MAX_FRAME_MESSAGES = 20_000
 _BACKOFF_S = (0.05, 2.0)
+_PASSING_CODES = frozenset({6, 15})
+"""Not available, internal error: what a broker answers while a stream's leader is being found."""
+_UNAVAILABLE_S = 0.1
 
 
 class Outcome(enum.Enum):
@@ -248,6 +251,11 @@ class Link:
         try:
             await wire.request(f"publishing to {stream}", wire.declare_publisher(stream, None, number))
         except ConnectionError:
+            return
+        except Refused as error:
+            if error.code not in _PASSING_CODES:
+                raise
+            await asyncio.sleep(_UNAVAILABLE_S)
             return
         if wire is self._wire:
             publisher = _Publisher(number, stream)

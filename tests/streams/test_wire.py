@@ -309,3 +309,24 @@ async def test_rstreams_producer_is_read_and_rstreams_consumer_reads_us(topics: 
     values = [amqp.decode(raw) for chunk in ours for raw in chunk.messages()]
     assert values == [(b"w", b"theirs", {}, False), (b"w", b"ours", {"publisher": "chat"}, False)]
     await wire.close()
+
+
+async def test_a_stream_that_is_not_available_yet_is_waited_for(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, refusals = Wire.declare_publisher, 0
+
+    async def unavailable(wire: Wire, stream: str, reference: str | None, number: int) -> None:
+        nonlocal refusals
+        refusals += 1
+        if refusals < 4:
+            raise rstream.exceptions.StreamNotAvailable
+        await honest(wire, stream, reference, number)
+
+    monkeypatch.setattr(Wire, "declare_publisher", unavailable)
+    ticket = await link.send(STREAM, [b"x"])
+    await ticket.settled
+    assert ticket.confirmed
+    refusals = -1000
+    with pytest.raises(ConnectionError, match=r"within 0\.3 s"):
+        await link.send("wallet.debit-1", [b"x"], wait_s=0.3)
