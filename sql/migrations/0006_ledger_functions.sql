@@ -401,6 +401,47 @@ CREATE FUNCTION canonical_refusal(p_key text, p_hash bytea, p_reason text) RETUR
   SELECT 'refused|' || p_key || '|' || encode(p_hash, 'hex') || '|' || p_reason || E'\n'
 $$;
 
+-- Recompute a wallet from its entries and its lots, under its lock. A difference opens a case for a person; nothing is overwritten.
+-- Outcomes: agrees | differs (o_case is the open case) | unknown_wallet. Both pictures: available, locked, debt credits, debt paise, free, held.
+CREATE FUNCTION sync_balance(p_wallet uuid, OUT o_outcome text, OUT o_stated jsonb, OUT o_booked jsonb, OUT o_case uuid)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+  PERFORM FROM wallets w WHERE w.id = p_wallet FOR NO KEY UPDATE;
+  IF NOT FOUND THEN o_outcome := 'unknown_wallet'; RETURN; END IF;
+  -- A new snapshot: what was posted before we had the lock is seen.
+  SELECT jsonb_build_object('available_credits', w.available_credits, 'locked_credits', w.locked_credits, 'debt_credits', w.debt_credits,
+                            'debt_paise', w.debt_paise, 'free_credits', w.available_credits, 'held_credits', w.locked_credits)
+    INTO o_stated FROM wallets w WHERE w.id = p_wallet;
+  SELECT jsonb_build_object('available_credits', coalesce(-sum(e.amount) FILTER (WHERE e.account = 'wallet'), 0),
+                            'locked_credits', coalesce(-sum(e.amount) FILTER (WHERE e.account = 'wallet_held'), 0),
+                            'debt_credits', coalesce(sum(e.amount) FILTER (WHERE e.account = 'wallet_debt'), 0),
+                            'debt_paise', coalesce(sum(e.amount) FILTER (WHERE e.account = 'credit_debt_receivable'), 0))
+    INTO o_booked FROM wallet_transactions t JOIN ledger_entries e ON e.transaction_id = t.id WHERE t.wallet_id = p_wallet;
+  SELECT o_booked || jsonb_build_object('free_credits', coalesce(sum(l.free_credits), 0), 'held_credits', coalesce(sum(l.held_credits), 0))
+    INTO o_booked FROM lots l WHERE l.wallet_id = p_wallet AND l.open;
+  o_outcome := CASE WHEN o_booked = o_stated THEN 'agrees' ELSE 'differs' END;
+  IF o_outcome = 'agrees' THEN RETURN; END IF;
+  INSERT INTO reconciliation_cases AS c (kind, subject, expected, actual) VALUES ('wallet_balance', p_wallet::text, o_booked, o_stated)
+  ON CONFLICT (kind, subject) WHERE state = 'open'
+    DO UPDATE SET history = c.history || jsonb_build_object('seen_at', now(), 'expected', excluded.expected, 'actual', excluded.actual)
+  RETURNING c.id INTO o_case;
+END $$;
+
+-- Holds past their limit that nobody closed: a case for each, once. Returns how many are new.
+CREATE FUNCTION flag_overdue_holds(p_limit integer) RETURNS integer
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  WITH told AS (
+    INSERT INTO reconciliation_cases (kind, subject, expected, actual)
+      SELECT 'hold_overdue', h.id::text, jsonb_build_object('closed_by', h.expires_at),
+             jsonb_build_object('state', h.state, 'wallet_id', h.wallet_id, 'credits', h.credits, 'reason', h.reason)
+        FROM holds h
+       WHERE h.state = 'held' AND h.expires_at < now()
+         AND NOT EXISTS (SELECT FROM reconciliation_cases c WHERE c.kind = 'hold_overdue' AND c.subject = h.id::text)
+       ORDER BY h.expires_at LIMIT p_limit
+    ON CONFLICT (kind, subject) WHERE state = 'open' DO NOTHING RETURNING 1)
+  SELECT count(*)::integer FROM told
+$$;
+
 RESET ROLE;
 
 -- migrate:down

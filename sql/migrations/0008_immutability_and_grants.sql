@@ -32,7 +32,7 @@ BEGIN
   END LOOP;
 END $$;
 REVOKE SELECT ON publishers FROM core_readonly;   -- it holds the services' secrets
-GRANT EXECUTE ON FUNCTION claim_partitions, reincarnate_partition, commit_batch, batch_link, batch_line, canonical_transaction, canonical_refusal TO core_app;
+GRANT EXECUTE ON FUNCTION claim_partitions, reincarnate_partition, commit_batch, sync_balance, flag_overdue_holds, batch_link, batch_line, canonical_transaction, canonical_refusal TO core_app;
 GRANT EXECUTE ON FUNCTION batch_link, batch_line, canonical_transaction, canonical_refusal TO core_readonly;
 
 RESET ROLE;

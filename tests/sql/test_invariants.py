@@ -78,7 +78,7 @@ WOUNDS: dict[str, tuple[str, set[str]]] = {
         },
     ),
     "a credited payment was never verified": (
-        "UPDATE payments SET verified_at = NULL WHERE id = (SELECT id FROM payments WHERE status = 'credited' ORDER BY id LIMIT 1)",
+        "UPDATE payments SET verified_at = NULL WHERE id = (SELECT id FROM payments WHERE status = 'credited' LIMIT 1)",
         {
             "i10_a_verified_payment_is_credited_once_or_waits_visibly",
             "i13_windows_are_what_the_ledger_says",
@@ -131,11 +131,11 @@ WOUNDS: dict[str, tuple[str, set[str]]] = {
         {"i14_the_chain_verifies"},
     ),
     "a transaction is of another wallet's key": (
-        "UPDATE wallet_transactions SET request_hash = 'forged' WHERE id = (SELECT id FROM wallet_transactions ORDER BY id LIMIT 1)",
+        "UPDATE wallet_transactions SET request_hash = 'forged' WHERE id = (SELECT id FROM wallet_transactions LIMIT 1)",
         {"i14_the_content_is_what_was_hashed"},
     ),
     "a hold outlives its limit": (
-        "UPDATE holds SET expires_at = now() - interval '1 hour' WHERE id = (SELECT id FROM holds WHERE state = 'held' ORDER BY id LIMIT 1)",
+        "UPDATE holds SET expires_at = now() - interval '1 hour' WHERE id = (SELECT id FROM holds WHERE state = 'held' LIMIT 1)",
         {"i15_no_hold_outlives_its_limit_unflagged"},
     ),
     "money is missing in clearing": (
@@ -157,7 +157,7 @@ WOUNDS: dict[str, tuple[str, set[str]]] = {
     ),
     "a lot earned what no debit did": (
         """UPDATE lots SET recognised_paise = recognised_paise + 1
-            WHERE id = (SELECT id FROM lots WHERE open AND taxable_paise > returned_paise + recognised_paise ORDER BY id LIMIT 1)""",
+            WHERE id = (SELECT id FROM lots WHERE open AND taxable_paise > returned_paise + recognised_paise LIMIT 1)""",
         {"i19_revenue_is_what_was_sold", "i19_a_lot_earns_what_its_debits_earned"},
     ),
     "a batch earned what no debit did": (
