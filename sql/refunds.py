@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, Literal, cast
 from uuid import UUID
 
+import asyncpg
 from uuid_utils.compat import uuid7
 
 from domain.packs import PACKS, Pack
@@ -91,8 +92,7 @@ async def request_refund(
     """
     if new.amount_paise <= 0:
         raise ValueError("a refund is of a positive amount")
-    row = await db.row(
-        _Q["request_refund"],
+    args = (
         uuid7(),
         shard,
         new.id,
@@ -107,6 +107,11 @@ async def request_refund(
         [pack.credits for pack in packs],
         json.dumps(dict(partitions)),
     )
+    try:
+        row = await db.row(_Q["request_refund"], *args)
+    except asyncpg.UniqueViolationError:
+        # The key was used for another payment at the same moment: now it is there to be read.
+        row = await db.row(_Q["request_refund"], *args)
     assert row is not None
     refund = None if row["r_refund"] is None else await get_refund(db, row["r_refund"])
     outcome, reason = row["r_outcome"], row["r_reason"]

@@ -45,6 +45,13 @@ async def test_100_callers_with_one_key_make_one_refund(till: Till) -> None:
     assert len({a.refund.id for a in asked if a.refund}) == 1
 
 
+async def test_one_key_for_many_payments_at_once_is_one_refund_and_else_conflicts(till: Till) -> None:
+    paid = [await till.buy(15_000) for _ in range(3)]
+    asked = await asyncio.gather(*(till.ask(payment, 5_000, key="same") for payment in paid * 4))
+    outcomes = sorted(a.outcome for a in asked)
+    assert outcomes == ["conflict"] * 8 + ["created"] + ["exists"] * 3
+
+
 class Killed(BaseException):
     """The process dies here. Not an Exception: nothing of ours may catch it."""
 
