@@ -42,8 +42,7 @@ async def main(args: argparse.Namespace) -> int:
         match args.command:
             case "list":
                 cases = await reconciliation.get_cases(db, limit=args.limit, state=args.state, kind=args.kind)
-                print("\n".join(_row(each) for each in cases))
-                print(f"{len(cases)} cases")
+                print("\n".join([*map(_row, cases), f"{len(cases)} cases"]))
                 return 0
             case "show":
                 case = await reconciliation.get_case(db, args.case)

@@ -165,12 +165,18 @@ class Reconciler:
     async def compare(self, since: datetime, summary: Summary) -> None:
         """Look for every kind of difference and make cases of what is found."""
         for kind in reconciliation.KINDS:
+            await self._renew()
             found = await reconciliation.find(self._db, kind, since, age_s=self._age_s)
             await self._cases(found, summary)
         after: UUID | None = UUID(int=0)
         while after is not None:
+            await self._renew()
             wrong, after = await reconciliation.compare_wallets(self._db, after, limit=WALLETS)
             await self._cases(wrong, summary)
+
+    async def _renew(self) -> None:
+        if not await reconciliation.take_job(self._db, "reconcile", self._holder, lease_s=LEASE_S):
+            raise NotOurs("the lease is over")
 
     async def _cases(self, found: Sequence[Difference], summary: Summary) -> None:
         for difference, outcome in zip(found, await reconciliation.open_cases(self._db, found), strict=True):

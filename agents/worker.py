@@ -4,6 +4,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from uuid import uuid4
 
 import faust
 import structlog
@@ -17,6 +18,7 @@ from agents import (
     mailer,
     notifications_billing,
     payment_processing,
+    poller,
     refund_processing,
     reminders,
     retries,
@@ -25,6 +27,7 @@ from agents import (
     webhook_processing,
 )
 from agents.core import Core, PostgresOwnership
+from agents.reconciler import Reconciler
 from agents.refunder import Refunder
 from agents.relay import Relay
 from agents.reversals import Reversals
@@ -84,6 +87,12 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
             group.create_task(Refunder(core, gateway, shard=shard).pool.run(), name="refunder")
             group.create_task(Reversals(core, gateway, shard=shard).pool.run(), name="reversals")
 
+    async def reconcile() -> None:
+        holder = f"{name}/{uuid4()}"
+        async with open_client(GatewaySettings()) as gateway, asyncio.TaskGroup() as group:
+            group.create_task(poller.run(core, gateway, holder=holder, shard=shard), name="poller")
+            group.create_task(Reconciler(core, gateway, holder=holder).run(), name="reconciler")
+
     async def render() -> None:
         async with open_storage() as storage:
             await invoice_render.run(core, storage)
@@ -93,6 +102,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         relay.sweep,
         verify,
         refund,
+        reconcile,
         render,
         lambda: retries.run(core, ownership),
         lambda: payment_processing.run_retries(core, ownership),

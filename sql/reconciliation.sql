@@ -79,7 +79,7 @@ SELECT s.settlement, sum(m.credit_paise - m.debit_paise) AS settled,
        sum(m.captured_paise + m.unapplied_paise - m.refunded_paise - m.returned_paise) AS in_clearing
   FROM settlement_matches($1) m CROSS JOIN LATERAL (SELECT min(x) AS settlement FROM unnest(m.settlements) x) s
  WHERE m.credit_paise > 0 AND m.credit_paise <> m.captured_paise + m.unapplied_paise OR m.debit_paise > m.refunded_paise + m.returned_paise
- GROUP BY s.settlement LIMIT 20;
+ GROUP BY s.settlement ORDER BY s.settlement LIMIT 20;
 
 -- name: i16_captured_is_settled_refunded_or_unsettled(since)
 -- Per settled payment: captured = settled + refunded (disputes are forced refunds) + still unsettled, and nothing of it is below zero.
@@ -87,7 +87,7 @@ SELECT m.payment_id, m.captured_paise AS captured, m.credit_paise - m.debit_pais
        m.captured_paise - m.credit_paise AS payment_unsettled, m.refunded_paise - m.debit_paise AS refund_unsettled
   FROM settlement_matches($1) m
  WHERE m.own AND m.captured_paise > 0 AND (m.captured_paise < m.credit_paise OR m.refunded_paise < m.debit_paise OR m.refunded_paise > m.captured_paise)
- LIMIT 20;
+ ORDER BY m.payment_id LIMIT 20;
 
 -- name: find_settled_amount(since, age_s)
 -- A payment was settled with another amount than the ledger has for it.

@@ -150,7 +150,8 @@ $$;
 -- Become the one who does a job, or go on being it: if it is due (next_at), or its holder died, or now (p_force). False: somebody else, or too early.
 CREATE FUNCTION take_job(p_job text, p_holder text, p_lease_s double precision, p_force boolean) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-  UPDATE recon_jobs SET holder = p_holder, leased_until = now() + make_interval(secs => p_lease_s), next_at = 'infinity'
+  UPDATE recon_jobs SET holder = p_holder, leased_until = now() + make_interval(secs => p_lease_s),
+                        next_at = CASE WHEN holder = p_holder AND leased_until >= now() THEN next_at ELSE 'infinity' END
    WHERE job = p_job AND (leased_until < now() AND (p_force OR next_at <= now() OR leased_until > '-infinity')
                           OR holder = p_holder AND leased_until >= now())
   RETURNING true
@@ -184,8 +185,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
    WHERE j.job = 'reconcile' AND j.holder = p_holder AND j.leased_until >= now()
   RETURNING j.window_start, j.window_end, j.page_cursor
 $$;
-
--- Postings that are no wallet's.
 
 CREATE FUNCTION canonical_journal(p_id uuid, p_kind text, p_source text, p_source_id text, p_occurred timestamptz, p_metadata jsonb, p_legs text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -344,11 +343,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
   WITH touched AS (
     SELECT DISTINCT l.order_id FROM settlement_lines l WHERE l.recorded_at >= p_since
   ), tried AS (
-    SELECT l.order_id, coalesce(nullif(l.cashfree_payment_id, ''), l.event_type || '/' || l.event_id) AS attempt,
+    SELECT l.order_id, coalesce(f.cashfree_payment_id, nullif(l.cashfree_payment_id, ''), l.event_type || '/' || l.event_id) AS attempt,
            coalesce(sum(l.amount_paise) FILTER (WHERE l.event_type = 'PAYMENT'), 0)::bigint AS credit,
            coalesce(-sum(l.amount_paise) FILTER (WHERE l.event_type <> 'PAYMENT'), 0)::bigint AS debit,
            array_agg(DISTINCT l.settlement_id) AS settlements, max(l.recorded_at) AS recorded_at
-      FROM touched t JOIN settlement_lines l ON l.order_id = t.order_id GROUP BY 1, 2
+      FROM touched t JOIN settlement_lines l ON l.order_id = t.order_id
+      -- Which of two payments a refund returned, we know better than its line.
+      LEFT JOIN refunds f ON f.refund_id = l.refund_id AND f.policy = 'UNAPPLIED' GROUP BY 1, 2
   ), placed AS (
     SELECT a.*, y.id AS payment_id, y.status,
            y.id IS NOT NULL AND coalesce(a.attempt = y.cashfree_payment_id,
@@ -409,7 +410,7 @@ CREATE FUNCTION case_event(p_event text, p_actor text, p_more jsonb) RETURNS jso
   SELECT jsonb_build_object('event', p_event, 'at', now(), 'actor', p_actor) || p_more
 $$;
 
--- A case tells its own story: opened, then one entry per change, none ever taken back.
+-- A case tells its own story: one entry per change, none ever taken back.
 CREATE FUNCTION keep_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF tg_op = 'INSERT' THEN
