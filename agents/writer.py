@@ -15,6 +15,7 @@ from streams import amqp
 from streams.address import Address
 from streams.link import Link
 from streams.topics import partition_stream
+from streams.wire import Refused
 
 log = structlog.get_logger("agents.writer")
 
@@ -42,7 +43,7 @@ class StreamWriter:
                 await self._ready()
                 async with self._turns[stream]:
                     await self._link.send(stream, messages, wait_s=PATIENCE_S)
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, Refused) as error:
                 log.warning("left to the sweeper", stream=stream, messages=len(messages), why=str(error))
 
     async def _ready(self) -> None:
