@@ -221,18 +221,33 @@ class World:
         topic, wallet_id, told = row["topic"], UUID(row["key"]), list[Told]()
         queue = self.model.parked[topic, wallet_id]
         while queue and not (told and told[-1][1].status is Status.PARKED):
-            waits = await self.admin.fetch(_WAITING)
-            row = next(r for r in waits if (r["topic"], r["key"]) == (topic, str(wallet_id)))
-            decide = self.rng.random() < 0.3 + row["attempt"] / 10
-            command = queue[0] = self._as_known(queue[0])
-            item = (Retry(row["id"], row["attempt"], decide), self.encode(command))
+            rows = await self.admin.fetch(_QUEUE, topic, str(wallet_id), self.rng.choice([1, 1, 2, 5]))
+            queue[: len(rows)] = commands = [self._as_known(command) for command in queue[: len(rows)]]
+            decide = [self.rng.random() < 0.3 + row["attempt"] / 10 for row in rows]
+            retries = [Retry(row["id"], row["attempt"], d) for row, d in zip(rows, decide, strict=True)]
+            items = [(retry, self.encode(c)) for retry, c in zip(retries, commands, strict=True)]
             epoch = self.streams[topic].position.epoch
             committed = await ledger.commit_retries(
-                self.db, topic, 0, GROUP, epoch, [item], expired_partition=2
+                self.db, topic, 0, GROUP, epoch, items, expired_partition=2
             )
-            told += _told(
-                [command], [self.model.retry(topic, wallet_id, wait_for_pending=not decide)], committed
-            )
+            told += self._retried(topic, commands, decide, committed)
+        return told
+
+    def _retried(
+        self, topic: str, commands: list[Command], decide: list[bool], committed: Committed
+    ) -> list[Told]:
+        """What the specification says, one by one; what comes after one that must wait on is not decided anew."""
+        assert committed.decisions is not None
+        told: list[Told] = []
+        for command, now, decision in zip(commands, decide, committed.decisions, strict=True):
+            if not (told and told[-1][1].status is Status.PARKED):
+                outcome = self.model.retry(topic, command.wallet_id, wait_for_pending=not now)
+                told.append((command, outcome, decision))
+            elif decision.outcome == "parked":
+                assert decision.reason == "behind_parked"
+            else:  # what is known already needs no turn
+                assert decision.outcome in ("exists", "conflict")
+                self.model.parked[topic, command.wallet_id].remove(command)
         return told
 
     async def call(self) -> list[Told]:
@@ -301,6 +316,9 @@ SELECT finish_batch(uuidv7(), 'desk', 0, 'test', c.batch_no, 0, c.incarnation, 0
 _EXPECT = "UPDATE wallets SET pending_credits = pending_credits + $2 WHERE id = $1"
 _WAITING = """
 SELECT DISTINCT ON (topic, key) id, topic, key, attempt FROM retries WHERE state = 'due' ORDER BY topic, key, id
+"""
+_QUEUE = """
+SELECT id, attempt FROM retries WHERE topic = $1 AND key = $2 AND state = 'due' ORDER BY id LIMIT $3
 """
 _GIVE_UP = """
 UPDATE retries SET state = 'dead', finished_at = now()
