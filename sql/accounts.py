@@ -81,7 +81,10 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Credits set aside. state: held | captured | released. `expires_at` is None if it never does."""
+    """Credits set aside. state: held | captured | released. `expires_at` is None if it never does.
+
+    `lot_id` is the lot of a refund's hold, which only that refund may end.
+    """
 
     id: UUID
     wallet_id: UUID
@@ -89,6 +92,7 @@ class Hold:
     captured_credits: int
     state: str
     reason: str | None
+    lot_id: UUID | None
     expires_at: datetime | None
     created_at: datetime
     closed_at: datetime | None

@@ -28,7 +28,7 @@ SELECT c.transaction_id, c.lot_id, c.credits, c.recognised_paise, l.promotional,
   FROM lot_consumptions c JOIN lots l ON l.id = c.lot_id WHERE c.transaction_id = ANY ($1::uuid[]) ORDER BY c.transaction_id, c.lot_id;
 
 -- name: get_hold(hold_id)
-SELECT id, wallet_id, credits, captured_credits, state, reason, nullif(expires_at, 'infinity') AS expires_at, created_at, closed_at FROM holds WHERE id = $1;
+SELECT id, wallet_id, credits, captured_credits, state, reason, lot_id, nullif(expires_at, 'infinity') AS expires_at, created_at, closed_at FROM holds WHERE id = $1;
 
 -- name: get_known_command(key)
 -- What a key already stands for in the ledger: the hash of its request, and why it was refused, if it was.

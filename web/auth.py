@@ -31,6 +31,9 @@ class Scope(StrEnum):
     USAGE_READ = "usage:read"
     PAYMENTS_WRITE = "payments:write"
     PAYMENTS_READ = "payments:read"
+    REFUNDS_WRITE = "refunds:write"
+    REFUNDS_READ = "refunds:read"
+    REFUNDS_STAFF = "refunds:staff"  # RETIER, and payouts of old payments
     PUBLISHERS_READ = "publishers:read"
     AGGREGATES_READ = "aggregates:read"
 

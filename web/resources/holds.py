@@ -7,7 +7,7 @@ from sql.accounts import Hold
 from sql.ledger import Decision
 from web.calls import Call, Reply
 from web.ledger_calls import decide, posted
-from web.problems import not_found
+from web.problems import Problem, not_found
 from web.shapes import Capture, HoldAnswer, NewHold, NoQuery, Nothing
 
 
@@ -34,7 +34,7 @@ async def get_hold(call: Call, _: NoQuery) -> Reply:
 
 async def capture(call: Call, body: Capture) -> Reply:
     """POST /v1/holds/{id}/capture: spend up to what is held; the rest goes back to available."""
-    hold = await _hold(call)
+    hold = await _own_hold(call)
     key = f"community={body.community_id or '-'},feature={body.feature or '-'}"
     decision = await decide(
         call,
@@ -53,7 +53,7 @@ async def capture(call: Call, body: Capture) -> Reply:
 
 async def release(call: Call, _: Nothing) -> Reply:
     """POST /v1/holds/{id}/release: all of it goes back to available."""
-    hold = await _hold(call)
+    hold = await _own_hold(call)
     decision = await decide(
         call,
         "release",
@@ -70,6 +70,14 @@ async def release(call: Call, _: Nothing) -> Reply:
 def _done(decision: Decision, hold: Hold, credits: int) -> Reply:
     reply = posted(decision, hold.wallet_id, credits, hold_id=hold.id)
     return Reply(reply.body, 200)
+
+
+async def _own_hold(call: Call) -> Hold:
+    """A hold that a caller may end: the one of a refund is the refund's."""
+    hold = await _hold(call)
+    if hold.lot_id is not None:
+        raise Problem(409, "hold_of_a_refund", "this hold belongs to a refund, which ends it")
+    return hold
 
 
 async def _hold(call: Call) -> Hold:
