@@ -106,8 +106,16 @@ class Emitted:
 
 def emitted(row: Row, topic: str, partition: int, group: str) -> Emitted:
     """Read r_batch_no, r_incarnation and the parallel o_* arrays that every commit function returns."""
-    columns = zip(row["o_topic"] or (), row["o_partition"] or (), row["o_prev"] or (), row["o_events"] or (), strict=True)
-    return Emitted(topic, partition, group, row["r_batch_no"], row["r_incarnation"], [OutSlice(*c) for c in columns])
+    columns = zip(
+        row["o_topic"] or (),
+        row["o_partition"] or (),
+        row["o_prev"] or (),
+        row["o_events"] or (),
+        strict=True,
+    )
+    return Emitted(
+        topic, partition, group, row["r_batch_no"], row["r_incarnation"], [OutSlice(*c) for c in columns]
+    )
 
 
 async def commit(db: Database, statement: str, head: Head, *args: Any) -> Row | Emitted:
@@ -150,6 +158,8 @@ async def committed(db: Database, head: Head) -> Emitted:
         raise Fenced(f"{head.topic}/{head.partition} has moved past {head.to_offset}")
     first = rows[0]
     slices = [
-        OutSlice(r["dest_topic"], r["dest_partition"], r["prev_batch_no"], r["events"]) for r in rows if r["dest_topic"]
+        OutSlice(r["dest_topic"], r["dest_partition"], r["prev_batch_no"], r["events"])
+        for r in rows
+        if r["dest_topic"]
     ]
     return Emitted(head.topic, head.partition, head.group, first["batch_no"], first["incarnation"], slices)

@@ -1,10 +1,10 @@
 """What can go wrong between us and PostgreSQL, as the callers need to tell it apart.
 
-    DatabaseError
-    ├── Fenced            another owner holds the partition: drop the batch, do not retry
-    ├── Unavailable       a passing fault: the same call again, later, is right
-    ├── Waiting           a call's command would have to wait (reason): tell the caller, nothing was kept
-    └── RetryTaken        somebody else decided this retry
+DatabaseError
+├── Fenced            another owner holds the partition: drop the batch, do not retry
+├── Unavailable       a passing fault: the same call again, later, is right
+├── Waiting           a call's command would have to wait (reason): tell the caller, nothing was kept
+└── RetryTaken        somebody else decided this retry
 """
 
 from typing import Final
@@ -44,4 +44,6 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same call again, later, is the right answer to `error`."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(_PASSING)
-    return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError))
+    return isinstance(
+        error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
+    )

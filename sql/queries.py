@@ -10,7 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-_HEADER: Final = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)\((?P<params>[a-z0-9_, ]*)\)\s*$", re.MULTILINE)
+_HEADER: Final = re.compile(
+    r"^-- name: (?P<name>[a-z][a-z0-9_]*)\((?P<params>[a-z0-9_, ]*)\)\s*$", re.MULTILINE
+)
 
 
 class QueryError(ValueError):
@@ -23,11 +25,15 @@ def parse(text: str) -> Mapping[str, str]:
     headers = list(_HEADER.finditer(text))
     for header, following in zip(headers, [*headers[1:], None], strict=True):
         body = text[header.end() : following.start() if following else len(text)]
-        statement = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
+        statement = (
+            "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
+        )
         params = [param.strip() for param in header["params"].split(",") if param.strip()]
         used = {int(number) for number in re.findall(r"\$(\d+)", statement)}
         if used != set(range(1, len(params) + 1)):
-            raise QueryError(f"{header['name']}: the header names {params}, the statement uses {sorted(used)}")
+            raise QueryError(
+                f"{header['name']}: the header names {params}, the statement uses {sorted(used)}"
+            )
         if header["name"] in queries:
             raise QueryError(f"{header['name']} is defined twice")
         queries[header["name"]] = statement

@@ -27,7 +27,13 @@ class WindowDelta:
 
 
 async def commit_windows(
-    db: Database, head: Head, deltas: Sequence[WindowDelta], *, records: int, progress: Progress, bad: Sequence[Bad] = ()
+    db: Database,
+    head: Head,
+    deltas: Sequence[WindowDelta],
+    *,
+    records: int,
+    progress: Progress,
+    bad: Sequence[Bad] = (),
 ) -> Emitted:
     """Fold `deltas` (of `records` events) and move the offset. Errors: Fenced, Unavailable."""
     answer = await commit(
