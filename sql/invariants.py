@@ -38,7 +38,9 @@ async def check(url: str) -> list[Violation]:
     connection = await asyncpg.connect(url, statement_cache_size=0, timeout=15.0)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute("SELECT set_config('work_mem', '64MB', true)")
+            await connection.execute(
+                "SELECT set_config('work_mem', '128MB', true), set_config('jit', 'off', true)"
+            )
             return await violations(connection)
     finally:
         await connection.close()
