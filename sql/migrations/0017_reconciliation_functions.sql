@@ -145,8 +145,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   SELECT count(*)::integer FROM closed
 $$;
 
--- Jobs.
-
 -- Become the one who does a job, or go on being it: if it is due (next_at), or its holder died, or now (p_force). False: somebody else, or too early.
 CREATE FUNCTION take_job(p_job text, p_holder text, p_lease_s double precision, p_force boolean) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -342,7 +340,7 @@ RETURNS TABLE (attempt text, order_id text, payment_id uuid, status text, own bo
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   WITH touched AS (
     SELECT DISTINCT l.order_id FROM settlement_lines l WHERE l.recorded_at >= p_since
-  ), tried AS (
+  ), tried AS MATERIALIZED (
     SELECT l.order_id, coalesce(f.cashfree_payment_id, nullif(l.cashfree_payment_id, ''), l.event_type || '/' || l.event_id) AS attempt,
            coalesce(sum(l.amount_paise) FILTER (WHERE l.event_type = 'PAYMENT'), 0)::bigint AS credit,
            coalesce(-sum(l.amount_paise) FILTER (WHERE l.event_type <> 'PAYMENT'), 0)::bigint AS debit,
@@ -350,6 +348,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
       FROM touched t JOIN settlement_lines l ON l.order_id = t.order_id
       -- Which of two payments a refund returned, we know better than its line.
       LEFT JOIN refunds f ON f.refund_id = l.refund_id AND f.policy = 'UNAPPLIED' GROUP BY 1, 2
+  ), aside AS (
+    SELECT a.attempt, sum(x.amount) FILTER (WHERE n.kind <> 'unapplied_refunded') AS unapplied,
+           -sum(x.amount) FILTER (WHERE n.kind = 'unapplied_refunded') AS returned
+      FROM (SELECT DISTINCT attempt FROM tried) a
+      JOIN journal_entries n ON n.metadata ->> 'cashfree_payment_id' = a.attempt AND n.metadata ? 'cashfree_payment_id'
+      JOIN ledger_entries x ON x.transaction_id = n.id AND x.account = 'gateway_clearing' GROUP BY a.attempt
   ), placed AS (
     SELECT a.*, y.id AS payment_id, y.status,
            y.id IS NOT NULL AND coalesce(a.attempt = y.cashfree_payment_id,
@@ -364,10 +368,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
     FROM placed p
     LEFT JOIN wallet_transactions t ON t.transaction_type = 'purchase' AND t.source = 'payment' AND t.source_id = p.payment_id::text
     LEFT JOIN ledger_entries e ON e.transaction_id = t.id AND e.account = 'gateway_clearing'
-    LEFT JOIN LATERAL (
-      SELECT sum(x.amount) FILTER (WHERE n.kind <> 'unapplied_refunded') AS unapplied, -sum(x.amount) FILTER (WHERE n.kind = 'unapplied_refunded') AS returned
-        FROM journal_entries n JOIN ledger_entries x ON x.transaction_id = n.id AND x.account = 'gateway_clearing'
-       WHERE n.metadata ->> 'cashfree_payment_id' = p.attempt AND n.metadata ? 'cashfree_payment_id') u ON true
+    LEFT JOIN aside u ON u.attempt = p.attempt
 $$;
 
 -- Money that settled without a sale is set aside (Dr gateway_clearing | Cr unapplied_receipts), what the gateway returned of it leaves again, and
@@ -404,8 +405,6 @@ BEGIN
   RETURN v_n;
 END $$;
 
--- Cases.
-
 CREATE FUNCTION case_event(p_event text, p_actor text, p_more jsonb) RETURNS jsonb LANGUAGE sql STABLE AS $$
   SELECT jsonb_build_object('event', p_event, 'at', now(), 'actor', p_actor) || p_more
 $$;
@@ -430,26 +429,24 @@ CREATE FUNCTION open_cases(c_kind text[], c_subject text[], c_expected jsonb[], 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   c reconciliation_cases;
+  d record;
   v_outcome text[] := '{}';
-  v_said jsonb;
+  v_same boolean;
 BEGIN
-  PERFORM FROM reconciliation_cases x JOIN unnest(c_kind, c_subject) AS d (kind, subject) ON d.kind = x.kind AND d.subject = x.subject
+  PERFORM FROM reconciliation_cases x JOIN unnest(c_kind, c_subject) AS y (kind, subject) ON y.kind = x.kind AND y.subject = x.subject
     ORDER BY x.id FOR UPDATE OF x;
-  FOR i IN 1 .. coalesce(cardinality(c_kind), 0) LOOP
+  FOR d IN SELECT * FROM unnest(c_kind, c_subject, c_expected, c_actual) WITH ORDINALITY AS x (kind, subject, expected, actual, ord)
+            ORDER BY kind, subject, ord LOOP
     INSERT INTO reconciliation_cases (kind, subject, expected, actual, history)
-      VALUES (c_kind[i], c_subject[i], c_expected[i], c_actual[i], jsonb_build_array(jsonb_build_object('actor', p_actor)))
+      VALUES (d.kind, d.subject, d.expected, d.actual, jsonb_build_array(jsonb_build_object('actor', p_actor)))
     ON CONFLICT DO NOTHING;
-    IF FOUND THEN v_outcome[i] := 'opened'; CONTINUE; END IF;
-    SELECT * INTO STRICT c FROM reconciliation_cases WHERE kind = c_kind[i] AND subject = c_subject[i] FOR UPDATE;
-    v_said := jsonb_build_object('expected', c_expected[i], 'actual', c_actual[i]);
-    IF (c.expected, c.actual) IS DISTINCT FROM (c_expected[i], c_actual[i]) THEN
-      v_outcome[i] := CASE c.state WHEN 'open' THEN 'changed' ELSE 'reopened' END;
-    ELSE
-      v_outcome[i] := CASE WHEN c.state = 'open' OR c.accepted THEN 'known' ELSE 'reopened' END;
-    END IF;
-    IF v_outcome[i] <> 'known' THEN
-      UPDATE reconciliation_cases SET expected = c_expected[i], actual = c_actual[i], state = 'open', accepted = false, resolved_at = NULL,
-                                      history = history || case_event(v_outcome[i], p_actor, v_said) WHERE id = c.id;
+    IF FOUND THEN v_outcome[d.ord] := 'opened'; CONTINUE; END IF;
+    SELECT * INTO STRICT c FROM reconciliation_cases WHERE kind = d.kind AND subject = d.subject FOR UPDATE;
+    v_same := (c.expected, c.actual) = (d.expected, d.actual);
+    v_outcome[d.ord] := CASE WHEN v_same AND (c.state = 'open' OR c.accepted) THEN 'known' WHEN c.state = 'open' THEN 'changed' ELSE 'reopened' END;
+    IF v_outcome[d.ord] <> 'known' THEN
+      UPDATE reconciliation_cases SET expected = d.expected, actual = d.actual, state = 'open', accepted = false, resolved_at = NULL,
+             history = history || case_event(v_outcome[d.ord], p_actor, jsonb_build_object('expected', d.expected, 'actual', d.actual)) WHERE id = c.id;
     END IF;
   END LOOP;
   RETURN v_outcome;
