@@ -36,6 +36,8 @@ class Scope(StrEnum):
     REFUNDS_STAFF = "refunds:staff"  # RETIER, and payouts of old payments
     PUBLISHERS_READ = "publishers:read"
     AGGREGATES_READ = "aggregates:read"
+    RECON_READ = "reconciliation:read"
+    RECON_WRITE = "reconciliation:write"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,12 @@ async def main(seconds: float | None, json_file: Path | None, seed: int, account
         violations = await invariants.check(readonly)
         outcomes = await books.outcome_counts(db, traffic.log.began)
     found = report.figures(
-        traffic.log, verdict, outcomes, checked=len(invariants.NAMES), violated=len(violations), seconds=sent_s
+        traffic.log,
+        verdict,
+        outcomes,
+        checked=len(invariants.NAMES),
+        violated=len(violations),
+        seconds=sent_s,
     )
     report.show(found, verdict)
     for violation in violations:
