@@ -36,3 +36,17 @@ async def sync_balance(db: Database, wallet_id: UUID) -> Comparison:
 async def flag_overdue_holds(db: Database, *, limit: int = 1_000) -> int:
     """Open a case for each hold past its time limit, once; returns how many are new (I15). Errors: Unavailable."""
     return int(await db.value(_Q["flag_overdue_holds"], limit))
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueHold:
+    """A hold that nobody captured or released in time."""
+
+    id: UUID
+    wallet_id: UUID
+    credits: int
+
+
+async def get_overdue_holds(db: Database, *, limit: int) -> list[OverdueHold]:
+    """Holds past their time limit, the oldest first. Errors: Unavailable."""
+    return [OverdueHold(*row.values()) for row in await db.rows(_Q["get_overdue_holds"], limit)]

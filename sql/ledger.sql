@@ -12,3 +12,7 @@ SELECT o_outcome, o_stated, o_booked, o_case FROM sync_balance($1);
 -- name: flag_overdue_holds(limit_rows)
 -- Open a case for each hold past its time limit.
 SELECT flag_overdue_holds($1);
+
+-- name: get_overdue_holds(limit_rows)
+-- Holds past their time limit, the oldest first; a refund's hold has none.
+SELECT id, wallet_id, credits FROM holds WHERE state = 'held' AND expires_at < now() ORDER BY expires_at LIMIT $1;
