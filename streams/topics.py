@@ -7,6 +7,8 @@ RabbitMQ's own clients (Java, .NET, Go, Rust) do by default, so any of them may 
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +99,10 @@ ROLES: dict[str, Permissions] = {
 the other nine; only the admin declares. Read by whatever sets up a broker, tried by the tests."""
 
 
+RECOVERY_S = 20.0
+"""How long a restarted broker may take to find the partitions of its super streams."""
+
+
 class PartitionMismatch(Exception):
     """A topic exists with another number of partitions: keys would lie where nobody looks for them."""
 
@@ -132,8 +138,18 @@ async def declare(
             except Refused as error:
                 if error.code != StreamAlreadyExists.code:
                     raise
-            found = await wire.partitions(topic.name)
-            if sorted(found) != sorted(streams):
-                raise PartitionMismatch(f"{topic.name} has {len(found)} partitions, not {partitions}")
+            await _expect(wire, topic.name, streams)
     finally:
         await wire.close()
+
+
+async def _expect(wire: Wire, topic: str, streams: list[str]) -> None:
+    """Return once the topic has exactly these partitions. Errors: PartitionMismatch.
+
+    A broker that has just restarted says for a while that a super stream has none: its bindings are recovered last.
+    """
+    end = time.monotonic() + RECOVERY_S
+    while sorted(found := await wire.partitions(topic)) != sorted(streams):
+        if found or time.monotonic() > end:
+            raise PartitionMismatch(f"{topic} has {len(found)} partitions, not {len(streams)}")
+        await asyncio.sleep(0.25)
