@@ -107,6 +107,10 @@ class PostgresOwnership:
         self.epochs: dict[tuple[str, int], int] = {}
         """The epoch of each partition we last claimed; whoever uses one that is over is fenced."""
 
+    def epochs_of(self, topic: str) -> dict[int, int]:
+        """The last claimed epoch of each partition of a topic."""
+        return {partition: epoch for (t, partition), epoch in self.epochs.items() if t == topic}
+
     def join_lock(self) -> AbstractAsyncContextManager[None]:
         return self._db.advisory_lock(f"join:{self._group}")
 

@@ -62,7 +62,7 @@ async def run_retries(core: Core, ownership: PostgresOwnership) -> None:
 
 async def retry_once(core: Core, ownership: PostgresOwnership) -> int:
     """Try what is due now; returns how many items that was. Errors: Unavailable."""
-    epochs = {partition: epoch for (topic, partition), epoch in ownership.epochs.items() if topic == TOPIC}
+    epochs = ownership.epochs_of(TOPIC)
     due = await relay.due_retries(core.db, TOPIC, list(epochs), limit=LIMIT)
     for item in due:
         try:

@@ -40,7 +40,7 @@ async def run(core: Core, ownership: PostgresOwnership) -> None:
 
 async def once(core: Core, ownership: PostgresOwnership, topic: str) -> int:
     """Try what is due now, per partition in one transaction; returns how many items. Errors: Unavailable."""
-    epochs = {partition: epoch for (t, partition), epoch in ownership.epochs.items() if t == topic}
+    epochs = ownership.epochs_of(topic)
     due = await relay.due_retry_runs(core.db, topic, list(epochs), limit=LIMIT)
     by_partition: defaultdict[int, list[tuple[Retry, LedgerCommand]]] = defaultdict(list)
     for item in due:

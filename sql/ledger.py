@@ -10,8 +10,9 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from sql.batches import Bad, Emitted, Head, Progress, commit, emitted, encode_bad, translate
+from sql.batches import Bad, Emitted, Head, Progress, commit, emitted, translate
 from sql.db import Database, Row
+from sql.heads import head_arguments
 from sql.queries import load
 
 _Q: Final = load("ledger")
@@ -85,8 +86,7 @@ async def commit_batch(
 ) -> Committed:
     """Commit a stream's batch: exactly once, whatever happens to the answer. Errors: Fenced, Unavailable."""
     args = _arguments(
-        uuid7(), head.topic, head.partition, head.group, head.epoch, head.from_offset, head.to_offset, head.last_offset,
-        head.last_digest, (progress or Progress()).encode(), encode_bad(bad) if bad else None, None, None, [],
+        *head_arguments(head, progress or Progress(), bad), None, None, [],
         commands=commands, expired_partition=expired_partition,
     )  # fmt: skip
     answer = await commit(db, _Q["commit_batch"], head, *args)

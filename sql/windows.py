@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from uuid_utils.compat import uuid7
-
-from sql.batches import Bad, Emitted, Head, Progress, commit, emitted, encode_bad
+from sql.batches import Bad, Emitted, Head, Progress, commit, emitted
 from sql.db import Database
+from sql.heads import head_arguments
 from sql.queries import load
 
 _Q: Final = load("windows")
@@ -38,8 +37,7 @@ async def commit_windows(
     """Fold `deltas` (of `records` events) and move the offset. Errors: Fenced, Unavailable."""
     answer = await commit(
         db, _Q["commit_windows"], head,
-        uuid7(), head.topic, head.partition, head.group, head.epoch, head.from_offset, head.to_offset, head.last_offset,
-        head.last_digest, progress.encode(), encode_bad(bad) if bad else None, records,
+        *head_arguments(head, progress, bad), records,
         [d.metric for d in deltas], [d.dimension for d in deltas], [d.minute for d in deltas], [d.count for d in deltas],
         [d.credits for d in deltas], [d.amount_paise for d in deltas],
     )  # fmt: skip
