@@ -104,6 +104,7 @@ SELECT 'payment', p.id, p.amount, r.amount, p.credits_granted, r.credits
 
 -- name: i10_a_verified_payment_is_credited_once_or_waits_visibly()
 -- A verified payment has exactly one purchase, or is held or being decided, on its way, parked or an open case; nothing else has one.
+-- A case that a person accepted does as well; and of a payment that is not of its order's amount, one in any state: it is unapplied, returned or applied.
 WITH on_its_way AS (
   SELECT (e ->> 'payment_id')::uuid AS payment_id FROM outbox o, jsonb_array_elements(o.events::jsonb) e
    WHERE o.dest_topic = 'wallet.credit' AND e ->> 'kind' = 'purchase'
@@ -117,11 +118,12 @@ WITH on_its_way AS (
 SELECT p.id AS payment_id, p.status, p.credits_granted, b.source_id, b.n AS purchases, b.credits
   FROM payments p FULL JOIN bought b ON b.source_id = p.id::text
  WHERE CASE
+   WHEN p.status = 'mismatch' THEN b.n > 0 OR NOT EXISTS (SELECT FROM reconciliation_cases c WHERE c.kind = 'payment_mismatch' AND c.subject = p.id::text)
    WHEN p.id IS NULL OR p.verified_at IS NULL THEN b.n > 0
    WHEN b.n > 0 THEN b.n > 1 OR b.credits <> p.credits_granted OR p.status NOT IN ('credited', 'refunded')
    WHEN p.status = 'verified' THEN p.fraud_decided_at IS NOT NULL AND NOT EXISTS (SELECT FROM on_its_way x WHERE x.payment_id = p.id)
    WHEN p.status IN ('held', 'rejected') THEN false
-   ELSE NOT EXISTS (SELECT FROM reconciliation_cases c WHERE c.subject = p.id::text AND c.state = 'open') END LIMIT 20;
+   ELSE NOT EXISTS (SELECT FROM reconciliation_cases c WHERE c.subject = p.id::text AND (c.state = 'open' OR c.accepted)) END LIMIT 20;
 
 -- name: i10_pending_credits_are_verified_payments()
 -- Pending credits are those of payments verified or held and not yet credited.
@@ -247,7 +249,7 @@ HAVING (sum(x.count), sum(x.credits), sum(x.amount_paise)) <> (0, 0, 0) LIMIT 20
 -- Every table of the ledger has its triggers, enabled, and no login may change it except through the functions.
 SELECT t.name AS table_name, coalesce(g.tgname, 'missing trigger') AS what, coalesce(g.tgenabled::text, '-') AS enabled
   FROM (VALUES ('wallet_transactions'), ('ledger_entries'), ('lot_consumptions'), ('refusals'), ('batches'), ('quarantine'), ('fraud_events'),
-               ('billing_events'), ('audit_logs')) AS t (name)
+               ('billing_events'), ('audit_logs'), ('journal_entries'), ('settlement_lines')) AS t (name)
  CROSS JOIN (VALUES ('refuse_rewrite'), ('refuse_truncate')) AS n (name)
   LEFT JOIN pg_trigger g ON g.tgrelid = to_regclass('public.' || t.name) AND g.tgname = n.name
  WHERE g.tgname IS NULL OR g.tgenabled NOT IN ('O', 'A')

@@ -421,26 +421,25 @@ BEGIN
     INTO o_booked FROM lots l WHERE l.wallet_id = p_wallet AND l.open;
   o_outcome := CASE WHEN o_booked = o_stated THEN 'agrees' ELSE 'differs' END;
   IF o_outcome = 'agrees' THEN RETURN; END IF;
-  INSERT INTO reconciliation_cases AS c (kind, subject, expected, actual) VALUES ('wallet_balance', p_wallet::text, o_booked, o_stated)
-  ON CONFLICT (kind, subject) WHERE state = 'open'
-    DO UPDATE SET history = c.history || jsonb_build_object('seen_at', now(), 'expected', excluded.expected, 'actual', excluded.actual)
-  RETURNING c.id INTO o_case;
+  PERFORM open_case('wallet_balance', p_wallet::text, o_booked, o_stated);
+  SELECT c.id INTO o_case FROM reconciliation_cases c WHERE c.kind = 'wallet_balance' AND c.subject = p_wallet::text;
 END $$;
 
 -- Holds past their limit that nobody closed: a case for each, once. Returns how many are new.
 CREATE FUNCTION flag_overdue_holds(p_limit integer) RETURNS integer
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-  WITH told AS (
-    INSERT INTO reconciliation_cases (kind, subject, expected, actual)
-      SELECT 'hold_overdue', h.id::text, jsonb_build_object('closed_by', h.expires_at),
-             jsonb_build_object('state', h.state, 'wallet_id', h.wallet_id, 'credits', h.credits, 'reason', h.reason)
-        FROM holds h
-       WHERE h.state = 'held' AND h.expires_at < now()
-         AND NOT EXISTS (SELECT FROM reconciliation_cases c WHERE c.kind = 'hold_overdue' AND c.subject = h.id::text)
-       ORDER BY h.expires_at LIMIT p_limit
-    ON CONFLICT (kind, subject) WHERE state = 'open' DO NOTHING RETURNING 1)
-  SELECT count(*)::integer FROM told
-$$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  v_outcome text[];
+BEGIN
+  SELECT open_cases(array_agg('hold_overdue'::text), array_agg(x.id::text), array_agg(x.expected), array_agg(x.actual), 'core') INTO v_outcome
+    FROM (SELECT h.id, jsonb_build_object('closed_by', h.expires_at) AS expected,
+                 jsonb_build_object('state', h.state, 'wallet_id', h.wallet_id, 'credits', h.credits, 'reason', h.reason) AS actual
+            FROM holds h
+           WHERE h.state = 'held' AND h.expires_at < now()
+             AND NOT EXISTS (SELECT FROM reconciliation_cases c WHERE c.kind = 'hold_overdue' AND c.subject = h.id::text)
+           ORDER BY h.expires_at LIMIT p_limit) x;
+  RETURN (SELECT count(*) FROM unnest(v_outcome) o WHERE o = 'opened');
+END $$;
 
 RESET ROLE;
 

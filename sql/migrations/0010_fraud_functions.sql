@@ -70,10 +70,8 @@ BEGIN
     ELSIF e ->> 'answer' = 'order' AND (e ->> 'paid')::boolean THEN
       r_outcome[i] := 'mismatch';
       UPDATE payments SET status = 'mismatch', updated_at = now() WHERE id = y.id;
-      INSERT INTO reconciliation_cases (kind, subject, expected, actual)
-        VALUES ('payment_mismatch', y.id::text, jsonb_build_object('order_id', y.order_id, 'amount_paise', y.amount, 'currency', y.currency),
-                jsonb_build_object('status', e ->> 'status', 'amount_paise', (e ->> 'amount')::bigint, 'currency', e ->> 'currency'))
-      ON CONFLICT (kind, subject) WHERE state = 'open' DO NOTHING;
+      PERFORM open_case('payment_mismatch', y.id::text, jsonb_build_object('order_id', y.order_id, 'amount_paise', y.amount, 'currency', y.currency),
+                        jsonb_build_object('status', e ->> 'status', 'amount_paise', (e ->> 'amount')::bigint, 'currency', e ->> 'currency'));
       PERFORM inquire(ARRAY[y.order_id], 'mismatch');
     ELSIF v.state <> 'due' OR v.attempt <> (e ->> 'attempt')::integer THEN
       r_outcome[i] := 'exists';

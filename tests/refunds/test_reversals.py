@@ -10,7 +10,7 @@ import pytest
 from gateway.simulator.disputes import Dispute
 from gateway.simulator.faults import Fault
 from gateway.simulator.plan import WebhookPlan
-from sql import fraud, refunds
+from sql import fraud, reconciliation, refunds
 from sql.payments import Payment
 
 from .conftest import Till
@@ -99,6 +99,26 @@ async def test_a_mismatched_payment_is_set_aside_until_a_person_returns_it(till:
     )
     await again(till)
     assert await till.sums() == {}
+    for kind in ("payment_mismatch", "unapplied_receipt"):
+        (case,) = await reconciliation.get_cases(till.db, limit=9, kind=kind)
+        await reconciliation.resolve_case(till.db, case.id, "returned in full", actor="asha")
+    assert await till.violations() == [], "a mismatch that was dealt with stays explained by its case"
+
+
+async def test_a_refund_that_fails_again_opens_its_resolved_case_again(till: Till) -> None:
+    payment = await till.buy(50_000)
+    till.sim.book.refund_outcome = "FAILED"
+    (second,) = till.pay(payment)
+    await again(till)
+    for event in ("opened", "reopened"):
+        (case,) = await reconciliation.get_cases(till.db, limit=9, kind="unapplied_receipt")
+        assert (case.subject, case.state, case.history[-1]["event"]) == (second, "open", event)
+        await reconciliation.resolve_case(till.db, case.id, "tried again", actor="asha")
+        await refunds.refund_receipt(
+            till.db, second, "asha", shard=0, refund_partition=till.core.partition(str(payment.id))
+        )
+        await again(till)
+    assert await till.cases() == ["unapplied_receipt"]
     assert await till.violations() == []
 
 

@@ -122,6 +122,21 @@ WOUNDS: dict[str, tuple[str, set[str]]] = {
         "ALTER TABLE ledger_entries DISABLE TRIGGER refuse_truncate",
         {"i14_the_ledger_refuses_rewriting"},
     ),
+    "settled lines may be rewritten": (
+        "DROP TRIGGER refuse_rewrite ON settlement_lines",
+        {"i14_the_ledger_refuses_rewriting"},
+    ),
+    "a posting without a wallet may be rewritten": (
+        "ALTER TABLE journal_entries DISABLE TRIGGER refuse_rewrite",
+        {"i14_the_ledger_refuses_rewriting"},
+    ),
+    "a mismatch is nobody's": (
+        "UPDATE payments SET status = 'mismatch' WHERE id = (SELECT id FROM payments WHERE status = 'verified' LIMIT 1)",
+        {
+            "i10_a_verified_payment_is_credited_once_or_waits_visibly",
+            "i10_pending_credits_are_verified_payments",
+        },
+    ),
     "the app may write a table": (
         "GRANT UPDATE ON wallets TO core_app",
         {"i14_the_ledger_refuses_rewriting"},
