@@ -46,6 +46,7 @@ class NewWebhook:
     currency: str | None = None
     occurred_at: datetime | None = None
     source_ip: IPv4Address | IPv6Address | None = None
+    traceparent: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -85,6 +86,7 @@ async def insert_webhooks(db: Database, webhooks: Sequence[NewWebhook]) -> list[
         [w.stale for w in webhooks],
         [w.source_ip for w in webhooks],
         [w.body for w in webhooks],
+        [w.traceparent for w in webhooks],
     )
     return cast(list[Receipt], answer)
 
@@ -101,11 +103,32 @@ class TakenWebhook:
     status: str | None
     version: str
     received_at: datetime
+    traceparent: str | None
 
 
 async def take_webhooks(db: Database, *, limit: int, stale_s: float) -> list[TakenWebhook]:
     """Webhooks to publish now: new ones, and those published `stale_s` ago that have no outcome yet."""
     return [TakenWebhook(*row.values()) for row in await db.rows(_Q["take_webhooks"], limit, stale_s)]
+
+
+async def get_traceparents(db: Database, order_ids: Sequence[str]) -> dict[str, str]:
+    """The W3C traceparent of each of these orders that is traced. Errors: Unavailable."""
+    rows = await db.rows(_Q["get_traceparents"], list(order_ids))
+    return {r["order_id"]: r["traceparent"] for r in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A traced payment whose credit the dashboards' windows contain."""
+
+    payment_id: UUID
+    credited_at: datetime
+    traceparent: str
+
+
+async def get_shown(db: Database, group: str, since: datetime) -> list[Shown]:
+    """Those whose webhook came since. Errors: Unavailable."""
+    return [Shown(*row.values()) for row in await db.rows(_Q["get_shown"], since, group)]
 
 
 async def get_refunds(db: Database, refund_ids: Sequence[str]) -> dict[str, UUID]:

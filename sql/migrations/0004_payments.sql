@@ -90,6 +90,7 @@ CREATE TABLE payment_webhooks (
   source_ip inet,
   deliveries integer NOT NULL DEFAULT 1,
   body bytea NOT NULL,                                  -- the signed bytes
+  traceparent text,                                     -- W3C; of the few that are traced
   published_at timestamptz,
   closed_at timestamptz,                                -- the outcome of webhook.processing
   outcome text,
@@ -97,6 +98,7 @@ CREATE TABLE payment_webhooks (
 ) WITH (fillfactor = 80);
 CREATE INDEX webhooks_unpublished ON payment_webhooks (id) WHERE published_at IS NULL;
 CREATE INDEX webhooks_open ON payment_webhooks (published_at) WHERE closed_at IS NULL;
+CREATE INDEX webhooks_traced ON payment_webhooks (order_id) WHERE traceparent IS NOT NULL;
 
 -- Orders to ask the gateway about, drained by deadline within its rate limits.
 CREATE TABLE verifications (

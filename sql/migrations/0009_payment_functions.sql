@@ -84,20 +84,20 @@ END $$;
 CREATE FUNCTION insert_webhooks(
   w_id uuid[], w_key text[], w_kind text[], w_type text[], w_order text[], w_payment text[], w_refund text[], w_status text[], w_group text[],
   w_method jsonb[], w_instrument text[], w_amount bigint[], w_currency text[], w_occurred timestamptz[], w_version text[], w_stale boolean[],
-  w_ip inet[], w_body bytea[])
+  w_ip inet[], w_body bytea[], w_trace text[])
 RETURNS text[] LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
   WITH item AS (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY ord) AS nth, count(*) OVER (PARTITION BY key) AS deliveries
       FROM unnest(w_id, w_key, w_kind, w_type, w_order, w_payment, w_refund, w_status, w_group, w_method, w_instrument, w_amount, w_currency,
-                  w_occurred, w_version, w_stale, w_ip, w_body) WITH ORDINALITY
+                  w_occurred, w_version, w_stale, w_ip, w_body, w_trace) WITH ORDINALITY
         AS i (id, key, kind, type, order_id, payment, refund, status, pay_group, method, instrument, amount, currency, occurred, version,
-              stale, ip, body, ord)
+              stale, ip, body, trace, ord)
   ), stored AS (
     INSERT INTO payment_webhooks AS w (id, business_key, kind, event_type, order_id, cashfree_payment_id, refund_id, status, payment_group,
-        payment_method, instrument, amount, currency, occurred_at, version, stale, source_ip, deliveries, body)
+        payment_method, instrument, amount, currency, occurred_at, version, stale, source_ip, deliveries, body, traceparent)
       SELECT id, key, kind, type, order_id, payment, refund, status, pay_group, method, instrument, amount, currency,
              greatest(least(coalesce(occurred, now()), now() + interval '5 minutes'), now() - interval '24 hours'),
-             version, stale, ip, deliveries, body
+             version, stale, ip, deliveries, body, trace
         FROM item WHERE nth = 1 ORDER BY key
     ON CONFLICT (business_key) DO UPDATE SET deliveries = w.deliveries + excluded.deliveries
     RETURNING new.business_key AS key, old.id IS NULL AS fresh
@@ -107,7 +107,8 @@ $$;
 
 -- For the relay: up to p_limit webhooks that nobody has published yet, or whose outcome is still missing after p_stale_s seconds.
 CREATE FUNCTION take_webhooks(p_limit integer, p_stale_s double precision)
-RETURNS TABLE (id uuid, event_type text, order_id text, cashfree_payment_id text, refund_id text, status text, version text, received_at timestamptz)
+RETURNS TABLE (id uuid, event_type text, order_id text, cashfree_payment_id text, refund_id text, status text, version text, received_at timestamptz,
+              traceparent text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -123,7 +124,8 @@ BEGIN
   IF v_ids IS NULL THEN RETURN; END IF;
   RETURN QUERY
     WITH claimed AS (UPDATE payment_webhooks w SET published_at = now() WHERE w.id = ANY (v_ids) RETURNING w.*)
-    SELECT c.id, c.event_type, c.order_id, c.cashfree_payment_id, c.refund_id, c.status, c.version, c.created_at FROM claimed c ORDER BY c.id;
+    SELECT c.id, c.event_type, c.order_id, c.cashfree_payment_id, c.refund_id, c.status, c.version, c.created_at, c.traceparent
+      FROM claimed c ORDER BY c.id;
 END $$;
 
 -- webhook.processing: close inbox rows and say what follows. The row decides, not the event that names it.
