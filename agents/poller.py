@@ -13,15 +13,14 @@ import structlog
 from prometheus_client import Gauge
 
 from agents.core import Core
+from agents.settings import PollerSettings
 from gateway.entities import Order
 from gateway.errors import GatewayError, NotFound
 from sql import errors, payments, reconciliation
 
 log = structlog.get_logger("agents.poller")
 
-POLL_S: Final = 5.0
 LEASE_S: Final = 60.0
-AGE_S: Final = 300.0
 LIMIT: Final = 500
 MOST_DUE: Final = 2000
 """While so many verifications wait, polling adds none: what a webhook told us comes first."""
@@ -40,18 +39,20 @@ class Gateway(Protocol):
 
 async def run(core: Core, gateway: Gateway, *, holder: str, shard: int) -> None:
     """Until cancelled. One worker at a time does it; the others only show the same gauges."""
+    settings = PollerSettings()
+    age_s, every_s = settings.poller_age_s, settings.poller_every_s
     while True:
         try:
             if await reconciliation.take_job(core.db, "poll", holder, lease_s=LEASE_S):
-                await once(core, gateway, shard=shard)
-                await reconciliation.finish_job(core.db, "poll", holder, after_s=POLL_S)
+                await once(core, gateway, shard=shard, age_s=age_s)
+                await reconciliation.finish_job(core.db, "poll", holder, after_s=every_s)
             await measure(core)
         except errors.Unavailable as error:
             log.warning("the poller waits for the database", error=str(error))
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(every_s)
 
 
-async def once(core: Core, gateway: Gateway, *, shard: int, age_s: float = AGE_S) -> int:
+async def once(core: Core, gateway: Gateway, *, shard: int, age_s: float) -> int:
     """One round; returns how many payments it moved. Errors: Unavailable."""
     asked = await reconciliation.poll_payments(core.db, limit=LIMIT, most_due=MOST_DUE, age_s=age_s)
     settled = await _unknown(core, gateway, shard)

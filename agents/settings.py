@@ -1,4 +1,4 @@
-"""Whose invoices these are, from the environment; the defaults are a demonstration's and say so."""
+"""What the workers are told by the environment: when to ask about silent payments, and whose invoices these are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from domain.gst import GST_RATE_BP
 from domain.gstin import check_character, state_of_gstin
 
 
-class InvoiceSettings(BaseSettings):
-    """The seller as registered for GST, and what it sells. Lines of the address are separated by semicolons.
+class PollerSettings(BaseSettings):
+    """How long a payment may be silent before the gateway is asked about it, and how often we look for such."""
 
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    poller_age_s: float = Field(default=300.0, ge=0)
+    poller_every_s: float = Field(default=5.0, gt=0)
+
+
+class InvoiceSettings(BaseSettings):
+    """The seller as registered for GST, and what it sells; a demonstration's by default, and it says so.
+
+    Lines of the address are separated by semicolons.
     `invoice_seller_gstin` decides the seller's State, so it must be the State that the orders' tax is split for.
     """
 

@@ -41,9 +41,9 @@ async def verification(desk: Desk, payment: Payment) -> tuple[str, str, int, str
 
 async def test_payments_whose_webhooks_were_lost_are_found_and_credited_once(desk: Desk) -> None:
     lost = [await desk.lose() for _ in range(3)]
-    assert await poller.once(desk.till.core, desk.till.client, shard=0) == 0, "five minutes are not over"
+    assert await desk.poll(age_s=300) == 0, "five minutes are not over"
     await desk.till.admin.execute("UPDATE payments SET created_at = created_at - interval '6 minutes'")
-    assert await poller.once(desk.till.core, desk.till.client, shard=0) == 3
+    assert await desk.poll(age_s=300) == 3
     await desk.till.drain()
     assert await desk.poll() == 0
     for payment in lost:
