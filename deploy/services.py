@@ -26,20 +26,28 @@ class Keeper:
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self.services: list[Process] = []
-        self._watches: list[asyncio.Task[None]] = []
+        self._watches: dict[str, asyncio.Task[None]] = {}
         self._report = report
 
     def keep(self, service: Process) -> None:
         """Start a service and keep it running."""
         service.start()
         self.services.append(service)
-        self._watches.append(asyncio.create_task(self._watch(service)))
+        self._watches[service.name] = asyncio.create_task(self._watch(service))
+
+    async def drop(self, service: Process) -> None:
+        """Stop one service within a deadline and keep it no longer."""
+        watch = self._watches.pop(service.name)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        self.services.remove(service)
+        await service.stop(deadline_s=_STOP_DEADLINE_S)
 
     async def stop(self) -> None:
         """Stop every service within a deadline; harmless to repeat."""
-        for watch in self._watches:
+        for watch in self._watches.values():
             watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        await asyncio.gather(*self._watches.values(), return_exceptions=True)
         await asyncio.gather(*(service.stop(deadline_s=_STOP_DEADLINE_S) for service in self.services))
 
     async def _watch(self, service: Process) -> None:

@@ -29,7 +29,7 @@ _READY_DEADLINE_S = 60.0
 _REPORT_DEADLINE_S = 120.0
 _INTERRUPTED = 130
 # The simulator has no reason to be asked slowly; the real gateway's documented limits are the default elsewhere.
-_SIMULATED_LIMITS = json.dumps(
+SIMULATED_LIMITS = json.dumps(
     dict.fromkeys(("create_order", "get_order", "get_payments", "create_refund", "get_refund"), 120_000)
 )
 
@@ -205,7 +205,7 @@ def _settings(stack: Stack) -> dict[str, str]:
         "CASHFREE_CLIENT_ID": "simulated",
         "CASHFREE_CLIENT_SECRET": secrets.get("cashfree"),
         "CASHFREE_WEBHOOK_SECRETS": secrets.get("cashfree"),
-        "CASHFREE_LIMITS_PER_MINUTE": _SIMULATED_LIMITS,
+        "CASHFREE_LIMITS_PER_MINUTE": SIMULATED_LIMITS,
         "CASHFREE_WEBHOOK_URL": f"http://{HOST}:{web}/v1/webhooks/cashfree",
         "API_TOKEN": secrets.get("api_token"),
     }

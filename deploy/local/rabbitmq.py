@@ -114,6 +114,11 @@ class RabbitMQ:
         return f"http://{SUPERUSER}:{self._passwords[SUPERUSER]}@{HOST}:{self._port['management']}"
 
     @property
+    def stream_port(self) -> int:
+        """Where the stream protocol answers, without TLS."""
+        return self._port["stream"]
+
+    @property
     def prometheus_url(self) -> str:
         """Where the node's metrics are scraped."""
         return f"http://{HOST}:{self._port['prometheus']}/metrics"
