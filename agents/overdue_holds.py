@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from uuid_utils.compat import uuid7
 
 from agents.core import Core
 from sql import balances, errors, ledger
 from sql.balances import OverdueHold
+from sql.ids import uuid7
 from sql.ledger import LedgerCommand
 
 log = structlog.get_logger("agents.overdue_holds")

@@ -10,7 +10,6 @@ import asyncio
 import itertools
 from collections import defaultdict
 from typing import Final, TypeVar
-from uuid import uuid4
 
 import structlog
 
@@ -18,6 +17,7 @@ from agents.core import Core, Outgoing, slice_message
 from agents.intake import CORE
 from sql import errors, relay, webhooks
 from sql.batches import Emitted
+from sql.ids import uuid7
 from streams import events as ev
 from streams import messages
 
@@ -35,7 +35,7 @@ class Relay:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._session = str(uuid4())
+        self._session = str(uuid7())
         self._seq: defaultdict[int, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
 
     async def run(self) -> None:

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from agents.core import Core, fencing
 from agents.intake import Taken
 from sql import ledger, publishers
+from sql.ids import uuid7
 from sql.ledger import LedgerCommand
 from streams.batches import Batch
 from streams.events import CreditCommand, GrantCommand

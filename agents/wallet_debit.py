@@ -10,13 +10,13 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from agents.core import Core, fencing
 from agents.intake import CORE, Taken
 from domain.times import clamp_occurred_at
 from sql import ledger
 from sql.batches import Bad
+from sql.ids import uuid7
 from sql.ledger import LedgerCommand
 from streams.batches import Batch
 from streams.events import UsageEvent

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from uuid_utils.compat import uuid7
-
 from sql.batches import Bad, Head, Progress, encode_bad
+from sql.ids import uuid7
 
 
 def head_arguments(head: Head, progress: Progress, bad: Sequence[Bad]) -> list[Any]:

@@ -8,11 +8,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from domain.gst import GstSplit
 from domain.packs import Pack
 from sql.db import Database, Row
+from sql.ids import uuid7
 from sql.queries import load
 
 _Q: Final = load("payments")

@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from sql.db import Database, Row
+from sql.ids import uuid7
 from sql.queries import load
 
 _Q: Final = load("reconciliation")

@@ -8,12 +8,12 @@ from typing import Final, Literal, cast
 from uuid import UUID
 
 import asyncpg
-from uuid_utils.compat import uuid7
 
 from domain.packs import PACKS, Pack
 from sql.batches import Bad, Emitted, Head, Progress, commit, emitted
 from sql.db import Database
 from sql.heads import head_arguments
+from sql.ids import uuid7
 from sql.queries import load
 
 _Q: Final = load("refunds")

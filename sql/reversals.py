@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from sql.batches import Emitted, emitted
 from sql.db import Database
+from sql.ids import uuid7
 from sql.queries import load
 from sql.refunds import CHAIN, GROUP, Partitions
 

@@ -6,11 +6,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from uuid_utils.compat import uuid7
 
 from sql.batches import Bad, Emitted, Head, Progress, commit, emitted, translate
 from sql.db import Database, Row
 from sql.heads import head_arguments
+from sql.ids import uuid7
 from sql.queries import load
 
 _Q: Final = load("signals")

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from sql.batches import Emitted, emitted
 from sql.db import Database
+from sql.ids import uuid7
 from sql.queries import load
 
 _Q: Final = load("verifications")

@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from sql import accounts, ledger
 from sql.errors import Waiting
+from sql.ids import uuid7
 from sql.ledger import Decision, LedgerCommand
 from web.calls import Call, Reply
 from web.problems import Problem, key_conflict, not_found

@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from uuid_utils.compat import uuid7
 
 from sql.errors import Unavailable
+from sql.ids import uuid7
 from web.problems import Problem, unavailable
 from web.services import SERVICES
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -48,7 +48,15 @@ class Reader:
     new epoch began. Both must not block.
     """
 
-    def __init__(self, address: Address, ownership: Ownership, *, group: str, owner: str) -> None:
+    def __init__(
+        self,
+        address: Address,
+        ownership: Ownership,
+        *,
+        group: str,
+        owner: str,
+        connect: Callable[..., Awaitable[Wire]] = Wire.connect,
+    ) -> None:
         self.address = address
         self.ownership = ownership
         self.group = group
@@ -57,6 +65,7 @@ class Reader:
         self.on_claim: Callable[[Partition], None] = lambda partition: None
         self.wire: Wire | None = None
         self.leaving = False
+        self._connect_to = connect
         self._owner = owner
         self._claimer = Claimer(ownership, owner)
         self._by_id: dict[int, Partition] = {}
@@ -111,7 +120,7 @@ class Reader:
             task.cancel()
 
     async def _connect(self) -> None:
-        wire = await Wire.connect(self.address, name=f"{self.group} reader {self._owner}")
+        wire = await self._connect_to(self.address, name=f"{self.group} reader {self._owner}")
         wire.on_chunk = self._on_chunk
         wire.on_consumer_update = self._on_update
         wire.on_stream_gone = self._on_stream_gone

@@ -3,7 +3,6 @@
 from ipaddress import ip_address
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from domain import gst, gstin
 from domain.packs import PACKS, Pack, UnknownPack, pack_for
@@ -11,6 +10,7 @@ from gateway import errors as gateway_errors
 from gateway.entities import Order
 from gateway.requests import NewOrder as GatewayOrder
 from sql import payments
+from sql.ids import uuid7
 from sql.payments import Buyer, NewPayment, Payment
 from web import strict
 from web.calls import Call, Reply

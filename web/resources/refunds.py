@@ -6,9 +6,9 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Meta
-from uuid_utils.compat import uuid7
 
 from sql import payments, refunds
+from sql.ids import uuid7
 from sql.refunds import Refund
 from streams.events import Reference
 from web.auth import Scope

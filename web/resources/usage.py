@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from domain.times import clamp_occurred_at
 from sql import usage
+from sql.ids import uuid7
 from sql.usage import UNDECIDED, NewUsage, UsageOutcome
 from web import strict
 from web.calls import Call, Reply, read_query

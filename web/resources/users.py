@@ -1,10 +1,10 @@
 """Users: who owns wallets and buys credits."""
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from domain.gstin import STATES, BadGstin, state_of_gstin
 from sql import accounts
+from sql.ids import uuid7
 from web.calls import Call, Reply
 from web.problems import Problem, key_conflict, not_found
 from web.services import request_hash

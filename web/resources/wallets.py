@@ -3,9 +3,9 @@
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from sql import accounts
+from sql.ids import uuid7
 from web.calls import Call, Reply
 from web.ledger_calls import decide, posted
 from web.problems import Problem, key_conflict, not_found

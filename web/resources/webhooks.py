@@ -7,12 +7,12 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from uuid_utils.compat import uuid7
 
 from gateway import signature
 from gateway.signature import Reason, Verdict
 from gateway.webhooks import Refused, parse
 from sql import webhooks
+from sql.ids import uuid7
 from sql.webhooks import NewWebhook
 from web.auth import Caller
 from web.calls import Reply, read_body, respond
