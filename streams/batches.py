@@ -16,6 +16,10 @@ class Fenced(Exception):
     """
 
 
+class Held(Exception):
+    """The topic is stopped for now: the batch waits and is tried again, which is no fault. Raised by a handler."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Ownership of one partition, as the database granted it.
@@ -123,5 +127,18 @@ class Batch:
 
 
 Handler = Callable[[Batch], Awaitable[object]]
-"""Commits one batch. Returning means committed; raising `Fenced` drops it; anything else is retried, forever.
+"""Commits one batch. Returning means committed; raising `Fenced` drops it; anything else is retried, forever,
+unless an `Isolation` says that a record is to blame.
 """
+
+
+class Isolation(Protocol):
+    """What to do about a record that no repetition can get through its handler."""
+
+    def blames(self, error: Exception) -> bool:
+        """Whether `error` is the records' or our code's fault; False for what passes by itself."""
+        ...
+
+    async def set_aside(self, batch: Batch, error: Exception) -> None:
+        """Commit a batch of one record without handling it: it is kept elsewhere, with the error."""
+        ...

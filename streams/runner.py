@@ -14,7 +14,7 @@ import structlog
 from faust.types import TP
 
 from streams import metrics
-from streams.batches import Batch, Fenced, Handler
+from streams.batches import Batch, Fenced, Handler, Held, Isolation
 from streams.chunks import CorruptChunk
 from streams.transport.consumer import Consumer
 from streams.transport.partition import Partition
@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 STOP_DEADLINE_S = 5.0
 _BACKOFF_S = (0.05, 5.0)
 _LOOK_EVERY_S = 0.1
+_HELD_S = 0.5
+BLAMED_AFTER = 3
+"""How often a record is tried alone before it is set aside."""
 
 
 async def run_batches(
@@ -35,6 +38,7 @@ async def run_batches(
     max_records: int = 500,
     max_bytes: int = 1_000_000,
     concurrency: int = 4,
+    isolation: Isolation | None = None,
 ) -> None:
     """Read the Faust stream of an agent in batches, until the agent is stopped.
 
@@ -42,8 +46,9 @@ async def run_batches(
     to `max_records` and `max_bytes` of messages. At most one batch of a partition and `concurrency` in all
     are in hand. `handler(batch)` returns when the batch is committed. Raising `Fenced` drops it and queues
     for the partition anew; any other exception is logged and the same batch is tried again, for ever, with
-    growing jittered pauses, and the partition waits. When the agent stops, batches in hand are finished
-    first, no longer than a deadline.
+    growing jittered pauses, and the partition waits. With an `isolation`, an error that it blames on the
+    records halves the batch instead, until one record is left; that one is set aside and the others go on.
+    When the agent stops, batches in hand are finished first, no longer than a deadline.
 
     Errors: TypeError if the app does not use this transport; ValueError if another agent reads the topic too.
     """
@@ -55,7 +60,12 @@ async def run_batches(
         raise ValueError(f"two agents read {', '.join(sorted(topics & consumer.batched))}; one must")
     consumer.batched |= topics
     lanes = Lanes(
-        consumer.reader, handler, max_records=max_records, max_bytes=max_bytes, concurrency=concurrency
+        consumer.reader,
+        handler,
+        max_records=max_records,
+        max_bytes=max_bytes,
+        concurrency=concurrency,
+        isolation=isolation,
     )
     try:
         async for event in stream.noack().events():
@@ -71,13 +81,22 @@ class Lanes:
     """Runs one handler over many partitions: fair between them, in order within each."""
 
     def __init__(
-        self, reader: Reader, handler: Handler, *, max_records: int, max_bytes: int, concurrency: int
+        self,
+        reader: Reader,
+        handler: Handler,
+        *,
+        max_records: int,
+        max_bytes: int,
+        concurrency: int,
+        isolation: Isolation | None = None,
     ) -> None:
         self._reader = reader
         self._handler = handler
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._concurrency = concurrency
+        self._isolation = isolation
+        self._narrowed: dict[Partition, int] = {}
         self._ready: deque[Partition] = deque()
         self._known: set[Partition] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,20 +147,28 @@ class Lanes:
 
     def _next(self, partition: Partition) -> Batch | None:
         try:
-            return partition.batch(self._max_records, self._max_bytes)
+            limit = self._narrowed.get(partition, self._max_records)
+            return partition.batch(limit, self._max_bytes)
         except CorruptChunk as error:
             self._reader.corrupt(partition, error)
             return None
 
     async def _commit(self, partition: Partition, batch: Batch) -> None:
         attempt, delay = 0, _BACKOFF_S[0]
+        blamed: Exception | None = None
         while True:
             try:
-                await self._handler(batch)
+                if blamed is not None and self._isolation is not None:
+                    await self._isolation.set_aside(batch, blamed)
+                else:
+                    await self._handler(batch)
             except Fenced:
                 self._reader.fence(partition, batch.epoch)
                 return
-            except Exception:
+            except Held:
+                if not await self._pause(partition, batch, _HELD_S * random.uniform(0.5, 1.0)):
+                    return
+            except Exception as error:
                 attempt += 1
                 metrics.BATCH_FAULTS.labels(batch.topic).inc()
                 log.warning(
@@ -149,17 +176,32 @@ class Lanes:
                     topic=batch.topic,
                     partition=batch.partition,
                     from_offset=batch.from_offset,
+                    records=len(batch.records),
                     attempt=attempt,
                     exc_info=True,
                 )
+                if self._isolation is not None and self._isolation.blames(error):
+                    if len(batch.records) > 1:
+                        self._narrowed[partition] = len(batch.records) // 2
+                        return
+                    if blamed is None and attempt >= BLAMED_AFTER:
+                        blamed = error
                 if not await self._pause(partition, batch, delay * random.uniform(0.5, 1.0)):
                     return
                 delay = min(delay * 2, _BACKOFF_S[1])
             else:
                 metrics.RECORDS.labels(batch.topic).inc(len(batch.records))
+                self._widen(partition)
                 if partition.epoch == batch.epoch:
                     self._reader.committed(partition, batch.to_offset)
                 return
+
+    def _widen(self, partition: Partition) -> None:
+        """After a success, batches grow back to what they may be."""
+        if partition in self._narrowed:
+            self._narrowed[partition] *= 2
+            if self._narrowed[partition] >= self._max_records:
+                del self._narrowed[partition]
 
     async def _pause(self, partition: Partition, batch: Batch, seconds: float) -> bool:
         """Wait before the next attempt; False if the batch is no longer ours to try."""
