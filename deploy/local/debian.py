@@ -1,6 +1,6 @@
 """Debian packages unpacked into a private directory: no root, nothing installed, no system file touched.
 
-A server that has no wheel (RabbitMQ, PgBouncer) comes from Debian's own archive, verified by its keyring. The
+What has no wheel (RabbitMQ, PgBouncer, a browser) comes from Debian's own archive, verified by its keyring. The
 packages bring their own C library, so that trixie's programs run on an older system: every program is
 replaced by a two-line script which starts it through the private loader. Kept under `.local/`, so that later
 starts need no network.
@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from deploy.local.process import ServerError, run
@@ -38,16 +38,24 @@ APT::Sandbox::User ""; Acquire::Languages "none"; Acquire::Retries "3"; Debug::N
 
 
 async def unpacked(
-    local: Path, name: str, packages: Sequence[str], *, way_out: str, report: Callable[[str], None]
+    local: Path,
+    name: str,
+    packages: Sequence[str],
+    *,
+    way_out: str,
+    report: Callable[[str], None],
+    without: Collection[str] | None = None,
 ) -> Path:
     """The root directory of `packages`, unpacked under `local`; downloaded once, offline afterwards.
 
-    `way_out` ends every error: what the user can do instead.
+    With `without`, all they depend on comes along, except the packages that it names. `way_out` ends every
+    error: what the user can do instead.
     Errors: ServerError when this machine cannot unpack Debian packages or the archive does not answer.
     """
     if any(character.isspace() for character in str(local.resolve())):
         raise ServerError(f"the path {local.resolve()} has a blank, which {name} does not bear: {way_out}")
-    key = hashlib.sha256("\n".join([SUITE, *packages]).encode()).hexdigest()[:10]
+    left_out = [] if without is None else [f"-{package}" for package in ("", *sorted(without))]
+    key = hashlib.sha256("\n".join([SUITE, *packages, *left_out]).encode()).hexdigest()[:10]
     cache = local / "packages"
     cache.mkdir(parents=True, exist_ok=True)
     prefix = cache.resolve() / f"{name}-{key}"
@@ -59,7 +67,7 @@ async def unpacked(
             draft = prefix.with_name(f"{prefix.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             try:
-                await _download_and_unpack(draft, packages)
+                await _download_and_unpack(draft, packages, without)
             except ServerError as error:
                 raise ServerError(
                     f"{name} could not be set up from Debian's packages: {error}\n{way_out}"
@@ -115,7 +123,9 @@ def _require_debian(name: str, way_out: str) -> None:
     raise ServerError(f"{name} has no private build for this machine: {problem}.\n{way_out}")
 
 
-async def _download_and_unpack(prefix: Path, packages: Sequence[str]) -> None:
+async def _download_and_unpack(
+    prefix: Path, packages: Sequence[str], without: Collection[str] | None
+) -> None:
     apt, root = prefix / "apt", prefix / "root"
     for part in ("lists/partial", "cache/archives/partial", "state", "downloads"):
         (apt / part).mkdir(parents=True)
@@ -124,6 +134,8 @@ async def _download_and_unpack(prefix: Path, packages: Sequence[str]) -> None:
     (apt / "apt.conf").write_text(_APT_CONF.format(apt=apt))
     env = {**os.environ, "APT_CONFIG": str(apt / "apt.conf"), "LC_ALL": "C.UTF-8"}
     await _first_that_answers(mirrors(Path("/etc/apt")), apt, env)
+    if without is not None:
+        packages = [name for name in await _needed_by(packages, env) if name not in without]
     await run(["apt-get", "download", "-qq", *packages], env=env, cwd=apt / "downloads", deadline_s=600)
     for package in sorted((apt / "downloads").glob("*.deb")):
         archive = prefix / "package.tar"
@@ -135,6 +147,14 @@ async def _download_and_unpack(prefix: Path, packages: Sequence[str]) -> None:
         if not (root / link).exists():
             (root / link).symlink_to(f"usr/{link}")
     shutil.rmtree(apt)
+
+
+async def _needed_by(packages: Sequence[str], env: dict[str, str]) -> list[str]:
+    """The packages and all they depend on, as apt would install them on an empty system."""
+    plan = await run(
+        ["apt-get", "install", "--simulate", "-qq", "--no-install-recommends", *packages], env=env
+    )
+    return re.findall(r"(?m)^Inst (\S+)", plan)
 
 
 async def _first_that_answers(candidates: Sequence[str], apt: Path, env: dict[str, str]) -> None:
