@@ -10,7 +10,9 @@ CREATE TABLE notice_kinds (
 );
 INSERT INTO notice_kinds VALUES
   ('credits_added', true, true), ('payment_failed', true, true), ('payment_held', true, true), ('refund_initiated', true, true),
-  ('refund_done', true, true), ('refund_failed', true, true), ('invoice_issued', true, true), ('low_balance', true, true), ('credits_expiring', true, true);
+  ('refund_done', true, true), ('refund_failed', true, true), ('refund_declined', true, true), ('payment_returned', true, true),
+  ('payment_reversed', true, true), ('dispute_won', true, true), ('invoice_issued', true, true), ('low_balance', true, true),
+  ('credits_expiring', true, true);
 
 -- queued: never tried; failed: tried, to be tried again at next_at; sent: a mail server accepted it (in_app: it is there);
 -- dead: given up, with the reason; suppressed: never to be sent (email_off, no_address, preference). No address and no name is kept here.

@@ -64,9 +64,10 @@ LANGUAGE sql STABLE AS $$
     'count', p_count, 'credits', p_credits, 'amount_paise', p_amount)::text
 $$;
 
-CREATE FUNCTION refund_notice(p_kind text, p_user uuid, p_refund refunds) RETURNS text LANGUAGE sql STABLE AS $$
+-- Its time tells it from another of its kind that the same transaction tells of the same payment.
+CREATE FUNCTION refund_notice(p_kind text, p_user uuid, p_refund refunds) RETURNS text LANGUAGE sql AS $$
   SELECT json_build_object('user_id', p_user, 'kind', p_kind, 'payment_id', p_refund.payment_id, 'wallet_id', p_refund.wallet_id,
-    'credits', p_refund.credits_reversed, 'amount_paise', p_refund.amount, 'occurred_at', now())::text
+    'credits', p_refund.credits_reversed, 'amount_paise', p_refund.amount, 'occurred_at', clock_timestamp())::text
 $$;
 
 -- Statuses whose money counts against what may still be refunded (refund_states.ACTIVE).
@@ -317,12 +318,13 @@ END $$;
 
 -- What follows from a refund that is done: windows and a notice. p_parts: partitions {"expired", "refunds": of 'policy=<policy>',
 -- "refunded": of 'status=refunded', "notify"}.
-CREATE FUNCTION refund_follow_ups(p_refund refunds, p_parts jsonb) RETURNS TABLE (t text, p integer, event text) LANGUAGE sql STABLE AS $$
+CREATE FUNCTION refund_follow_ups(p_refund refunds, p_parts jsonb) RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
   SELECT e.t, (p_parts ->> e.part)::integer, e.event
     FROM payments y CROSS JOIN LATERAL (VALUES
       ('analytics.billing', 'refunds', money_delta('refunds', json_build_object('policy', p_refund.policy), 1, p_refund.credits_reversed, p_refund.amount)),
       (CASE WHEN p_refund.closes_payment THEN 'analytics.billing' END, 'refunded', payment_delta('refunded', now(), 1, y.credits_granted, y.amount)),
-      ('notifications.billing', 'notify', refund_notice('refund_done', y.user_id, p_refund))) AS e (t, part, event)
+      ('notifications.billing', 'notify', refund_notice(
+        CASE p_refund.policy WHEN 'FORCED' THEN 'payment_reversed' WHEN 'UNAPPLIED' THEN 'payment_returned' ELSE 'refund_done' END, y.user_id, p_refund))) AS e (t, part, event)
    WHERE y.id = p_refund.payment_id
 $$;
 

@@ -102,6 +102,8 @@ BEGIN
             'deferred_revenue', 'credit_debt_receivable', 'rounding']::ledger_account[],
       ARRAY[f.amount, -f.cgst_amount, -f.sgst_amount, -f.igst_amount, -f.taxable_amount, f.credits_reversed, -f.credits_reversed, v_debt, -v_debt,
             v_rec, -v_debt_paise, v_debt_paise - v_rec]);
+    INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
+      VALUES ('credits_reinstated', w.owner_id, w.id, f.payment_id, f.credits_reversed, f.amount, 'dispute', p_dispute, now());
     PERFORM refresh_expiry(f.wallet_id);
     SELECT * INTO e FROM expire_due(p_batch_id, p_ord, f.wallet_id, now(), NULL);
     o_canonical := o_canonical || e.o_canonical; o_expiries := e.o_expiries; o_expired := e.o_expired; o_breakage := e.o_breakage;
@@ -127,6 +129,7 @@ DECLARE
   b record;
   d disputes;
   u unapplied_receipts;
+  v_gone refunds;
   v_chain record;
   v_own text;
   v_id uuid;
@@ -188,10 +191,11 @@ BEGIN
                            reason, requested_by, idempotency_key, finished_at)
         VALUES (v_id, q.id, y.id, y.wallet_id, q.amount, 'UNAPPLIED', 'done', 'SUCCESS', q.cf_id, u.cashfree_payment_id, true, u.reason, 'gateway',
                 'core:forced/' || q.id, now());
+      SELECT * INTO v_gone FROM refunds WHERE id = v_id;
       v_journal := v_journal || post_returned(p_batch_id, u.cashfree_payment_id, q.amount);
       UPDATE unapplied_receipts SET state = 'refunded', refund_id = v_id, updated_at = now() WHERE cashfree_payment_id = u.cashfree_payment_id;
-      v_topics := v_topics || 'analytics.billing'::text; v_partitions := v_partitions || (p_parts ->> 'refunds_unapplied')::integer;
-      v_events := v_events || money_delta('refunds', json_build_object('policy', 'UNAPPLIED'), 1, 0, q.amount);
+      SELECT v_topics || array_agg(e.t), v_partitions || array_agg(e.p), v_events || array_agg(e.event) INTO v_topics, v_partitions, v_events
+        FROM refund_follow_ups(v_gone, p_parts || jsonb_build_object('refunds', p_parts -> 'refunds_unapplied')) e WHERE e.t IS NOT NULL;
       CONTINUE;
     END IF;
     SELECT * INTO b FROM force_reversal(p_batch_id, r_news, y, q.id, q.cf_id, q.payment, q.amount, 'gateway refund');
@@ -349,6 +353,9 @@ BEGIN
    WHERE kind = 'refund_payout' AND subject = p_refund::text AND state = 'open';
   PERFORM FROM (SELECT array_agg(e.t) AS t, array_agg(e.p) AS p, array_agg(e.event) AS e
                   FROM (SELECT u.* FROM refund_follow_ups(f, p_parts) u WHERE f.status = 'done'
+                        UNION ALL
+                        SELECT 'notifications.billing', (p_parts ->> 'notify')::integer,
+                               refund_notice('refund_declined', (SELECT y.user_id FROM payments y WHERE y.id = f.payment_id), f) WHERE f.status = 'rejected'
                         UNION ALL SELECT * FROM expiry_delta(b.o_expiries, b.o_expired, b.o_breakage, p_parts)) e) x,
                emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, x.t, x.p, x.e);
   PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link, b.o_canonical || v_journal,
