@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     psql.add_argument("--role", default="readonly", choices=["readonly", "app", "migrator", "admin"])
     psql.set_defaults(action=commands.psql)
 
+    bench = add("bench", help="measure one thing; ./dev bench --help names them", add_help=False)
+    bench.set_defaults(action=commands.bench)
+
     add("events", help="write the event types' JSON Schemas to docs/events").set_defaults(
         action=commands.events
     )
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    passes_on = options.command in ("test", "psql")
+    passes_on = options.command in ("test", "psql", "bench")
     if rest and not passes_on:
         root.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest

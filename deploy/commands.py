@@ -61,6 +61,11 @@ def test(options: argparse.Namespace) -> int:
     return _tool([sys.executable, "-m", "pytest", *arguments])
 
 
+def bench(options: argparse.Namespace) -> int:
+    """One bench; its own arguments follow its name."""
+    return _tool([sys.executable, "-m", "bench", *options.rest])
+
+
 def check(options: argparse.Namespace) -> int:
     """Everything that needs no server."""
     return asyncio.run(checks.run(fix=options.fix))

@@ -25,6 +25,10 @@ class Bulk:
         await self._connection.execute(statement)
         return []
 
+    async def rows(self, statement: str, *args: Any) -> list[asyncpg.Record]:
+        """The rows of one statement."""
+        return await self._connection.fetch(statement, *args)
+
     async def read(self, query: str, *args: Any) -> bytes:
         """The rows of a query as COPY's binary format."""
         out = BytesIO()

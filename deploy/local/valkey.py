@@ -49,6 +49,13 @@ class Valkey:
         """`redis://` URL of database 0."""
         return f"redis://default:{self._password}@{HOST}:{self.port}/0"
 
+    @property
+    def process(self) -> Process:
+        """The running server. Errors: ServerError when it was never started."""
+        if self._process is None:
+            raise ServerError("Valkey is not running")
+        return self._process
+
     async def start(self) -> None:
         """Start on the remembered port and data.
 

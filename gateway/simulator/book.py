@@ -132,6 +132,24 @@ class Book:
             self._forget(self.orders[next(iter(self.orders))])
         return order
 
+    def add_paid(self, order_id: str, amount_paise: Paise, cf_payment_id: int, upi_id: str) -> None:
+        """An order that was paid some time ago, of which nobody is told: what a load test finds. It counts
+        towards no limit and is never forgotten.
+        """
+        cf_order_id, now_ms = self.new_id(), self.clock.now_ms()
+        method: dict[str, dict[str, Json]] = {"upi": {"channel": "collect", "upi_id": upi_id}}
+        attempt = Attempt(
+            cf_payment_id, order_id, amount_paise, "INR", "upi", method, now_ms, "SUCCESS", now_ms, str(cf_payment_id)
+        )
+        order = Order(
+            order_id, cf_order_id, f"session_{cf_order_id}", amount_paise, "INR", {}, {}, None, None, [],
+            now_ms, now_ms + 30 * 86_400_000, "PAID", attempts=[attempt],
+        )  # fmt: skip
+        self.orders[order_id] = order
+        self.sessions[order.session_id] = order_id
+        self.payments[cf_payment_id] = order_id
+        self._keep += 1
+
     def order(self, order_id: str) -> Order:
         """The order, expired if its time is over. Rejected (404) if unknown."""
         order = self.orders.get(order_id)

@@ -8,12 +8,14 @@ send to the bank what succeeded GET|POST /sim/clock[/advance]        {"seconds"}
 /sim/faults          {"endpoint", "kind", "times", "probability", "seconds"} POST /sim/limits
 {"create_order": 200, ...}  enforce limits a minute POST /sim/webhooks                   chances for every
 webhook that is not planned, see `plan.WebhookChances` POST /sim/refund-policy              {"outcome",
-"delay_s", "auto_refund"} GET  /sim/orders?after=&limit=       the truth, for an oracle GET
+"delay_s", "auto_refund"} POST /sim/orders/load    [{"order_id", "amount_paise", "cf_payment_id", "upi_id"}, ...]  paid before anybody looked,
+for load tests GET  /sim/orders?after=&limit=       the truth, for an oracle GET
 /sim/orders/{id}, /sim/stats, /sim/deliveries
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from itertools import islice
@@ -52,6 +54,15 @@ class Pay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     amount_paise: int | None = None
     get_lag_s: float = 0.0
     webhook: WebhookPlan | None = None
+
+
+class PaidOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An order that was paid before anybody looked."""
+
+    order_id: str
+    amount_paise: int
+    cf_payment_id: int
+    upi_id: str
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +119,7 @@ def add_routes(app: web.Application, sim: Simulator) -> None:
         ("POST", "/orders/{order_id}/pay", control.pay),
         ("GET", "/orders/{order_id}", control.order),
         ("GET", "/orders", control.orders),
+        ("POST", "/orders/load", control.load),
         ("POST", "/payments/{cf_payment_id}", control.move_payment),
         ("POST", "/refunds/{refund_id}", control.move_refund),
         ("POST", "/settle", control.settle),
@@ -196,6 +208,14 @@ class _Control:
                 if order_id == after:
                     break
         return [_truth(self._book.order(order_id)) for order_id in islice(ids, limit)]
+
+    async def load(self, request: web.Request) -> object:
+        found = await read_body(request, list[PaidOrder])
+        for order in found:
+            self._book.add_paid(order.order_id, order.amount_paise, order.cf_payment_id, order.upi_id)
+        gc.collect()
+        gc.freeze()
+        return {"loaded": len(found)}
 
     async def move_payment(self, request: web.Request) -> object:
         move = await read_body(request, Move)
