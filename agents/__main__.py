@@ -1,11 +1,9 @@
 """`python -m agents --name NAME`: one worker, from the environment's settings, until SIGTERM."""
 
 import argparse
-import logging
-
-import structlog
 
 from agents.worker import build
+from streams import telemetry
 from streams.app import run_worker
 
 
@@ -15,16 +13,7 @@ def main() -> None:
         "--name", default="worker", help="tells this worker from the others in logs and chains"
     )
     args = parser.parse_args()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
+    telemetry.start(f"worker-{args.name}")
     run_worker(build(args.name))
 
 

@@ -13,6 +13,7 @@ from sql.batches import Emitted, Head
 from sql.db import Database
 from streams import messages
 from streams.batches import Batch, Claim, Fenced
+from streams.telemetry import carriers
 from streams.topics import partition_of
 
 
@@ -85,7 +86,8 @@ def slice_message(emitted: Emitted, topic: str, partition: int, prev_batch_no: i
         prev_batch_no=prev_batch_no,
         events_json=events,
     )
-    return Outgoing(topic, partition, f"{emitted.topic}/{emitted.partition}", value, {})
+    key = f"{emitted.topic}/{emitted.partition}"
+    return Outgoing(topic, partition, key, value, carriers.headers_for(events))
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from sql.batches import Emitted
 from sql.ids import uuid7
 from streams import events as ev
 from streams import messages
+from streams.telemetry import carriers
 
 log = structlog.get_logger("agents.relay")
 
@@ -82,19 +83,20 @@ class Relay:
                 status=row.status,
             )
             by_partition[self._core.partition(event.key)].append(event)
-        await self._core.writer.publish(
-            [
-                Outgoing(
-                    "webhook.processing",
-                    partition,
-                    part[0].key,
-                    messages.encode(messages.Inbox(v=1, events=part)),
-                    {},
-                )
-                for partition, events in by_partition.items()
-                for part in _parts(events)
-            ]
-        )
+        with carriers.relayed({str(row.id): row.traceparent for row in rows if row.traceparent}):
+            await self._core.writer.publish(
+                [
+                    Outgoing(
+                        "webhook.processing",
+                        partition,
+                        part[0].key,
+                        messages.encode(messages.Inbox(v=1, events=part)),
+                        carriers.headers_of(part),
+                    )
+                    for partition, events in by_partition.items()
+                    for part in _parts(events)
+                ]
+            )
         return len(rows)
 
     async def _usage(self) -> int:

@@ -7,8 +7,10 @@ Out    fraud.detection: a FraudSignal per entity of a verified payment; analytic
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from ipaddress import ip_address
 from typing import Final, Protocol
+from uuid import UUID
 
 import structlog
 
@@ -17,6 +19,9 @@ from gateway.entities import Order
 from gateway.errors import GatewayError, NotFound, NotSent
 from sql import errors, verifications
 from sql.verifications import Answer, Asked, Lease
+from sql.webhooks import get_traceparents
+from streams.telemetry import carriers, tracing
+from streams.telemetry.carriers import Item
 
 log = structlog.get_logger("agents.verifier")
 
@@ -45,6 +50,7 @@ class Verifier:
         self._concurrency = concurrency
         self._answers: asyncio.Queue[Answer] = asyncio.Queue()
         self._asking: set[asyncio.Task[None]] = set()
+        self._traced: dict[UUID, Item] = {}
 
     async def run(self) -> None:
         """Until cancelled. What was leased and not recorded is leased again by somebody after `LEASE_S`."""
@@ -76,6 +82,8 @@ class Verifier:
                 except errors.Unavailable as error:
                     log.warning("verification waits for the database", error=str(error))
                     await asyncio.sleep(1.0)
+            if leases and tracing.on():
+                await self._begin_spans(leases)
             for lease in leases:
                 task = asyncio.create_task(self._ask_and_queue(lease), name=f"verify-{lease.order_id}")
                 self._asking.add(task)
@@ -83,8 +91,25 @@ class Verifier:
             if len(leases) < free or free <= 0:
                 await asyncio.sleep(POLL_S)
 
+    async def _begin_spans(self, leases: list[Lease]) -> None:
+        """The due row came through the database: its trace is on the inbox row that made it due."""
+        try:
+            found = await get_traceparents(self._core.db, [lease.order_id for lease in leases])
+        except errors.Unavailable:
+            return
+        for lease in leases:
+            if lease.order_id in found:
+                ids = (str(lease.payment_id), lease.order_id)
+                item = carriers.begin(
+                    "verify", found[lease.order_id], ids, kind="internal", attributes={"ids": " ".join(ids)}
+                )
+                if item is not None:
+                    self._traced[lease.payment_id] = item
+
     async def _ask_and_queue(self, lease: Lease) -> None:
-        self._answers.put_nowait(await self.ask(lease))
+        item = self._traced.get(lease.payment_id)
+        with nullcontext() if item is None else tracing.current_as(item.span):
+            self._answers.put_nowait(await self.ask(lease))
 
     async def _record(self) -> None:
         while True:
@@ -138,7 +163,12 @@ class Verifier:
             mismatch_partition=self._core.partition("status=mismatch"),
         )
         if recorded.emitted is not None:
-            await self._core.publish(recorded.emitted)
+            with carriers.carrying(self._traced_of(answers)):
+                await self._core.publish(recorded.emitted)
+        for item in self._traced_of(answers):
+            item.span.end()
+        for answer in answers if self._traced else ():
+            self._traced.pop(answer.payment_id, None)
         for answer, outcome in zip(answers, recorded.outcomes, strict=True):
             if outcome in ("mismatch", "orphan"):
                 log.error(
@@ -148,6 +178,13 @@ class Verifier:
                     said=answer.status,
                 )
         return recorded.outcomes
+
+    def _traced_of(self, answers: list[Answer]) -> list[Item]:
+        return (
+            [self._traced[a.payment_id] for a in answers if a.payment_id in self._traced]
+            if self._traced
+            else []
+        )
 
 
 def entities(lease: Lease) -> Iterator[tuple[str, str]]:

@@ -43,6 +43,7 @@ from streams.app import make_app
 from streams.batches import Batch, Handler
 from streams.runner import run_batches
 from streams.settings import StreamSettings
+from streams.telemetry.batches import told
 from tables.fraud import FraudWindows
 
 log = structlog.get_logger("agents.worker")
@@ -75,7 +76,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     }
     app = make_app(settings, ownership, topics=handlers)
     for topic, handler in handlers.items():
-        _declare(app, topic, handler, concurrency)
+        _declare(app, topic, told(handler), concurrency)
 
     relay = Relay(core)
 

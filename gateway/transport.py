@@ -36,6 +36,7 @@ from gateway.errors import (
     Unreachable,
 )
 from gateway.wire import Json, Malformed, decode, prose
+from streams.telemetry import tracing
 
 API_VERSION: Final = "2025-01-01"
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -106,7 +107,8 @@ class Transport:
         started = time.monotonic()
         outcome = "ok"
         try:
-            return await self._exchange(endpoint, method, path, body)
+            with tracing.child(f"gateway {endpoint}", kind="client"):
+                return await self._exchange(endpoint, method, path, body)
         except GatewayError as error:
             outcome = type(error).__name__
             raise

@@ -5,8 +5,8 @@ No session state: no SET, no LISTEN, no temporary tables, no prepared statements
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Self
 
 import asyncpg
@@ -16,6 +16,14 @@ from pydantic_settings import BaseSettings
 from sql.errors import Unavailable, is_passing
 
 Row = asyncpg.Record
+Observer = Callable[[str], AbstractContextManager[object]]
+_observer: Observer | None = None
+
+
+def observe(observer: Observer | None) -> None:
+    """From now on every statement of this process runs within `observer(its text)`; None: no more."""
+    global _observer
+    _observer = observer
 
 
 class DatabaseSettings(BaseSettings):
@@ -83,7 +91,10 @@ class Database:
         """All rows of one statement. Errors: Unavailable."""
         pool = self._pool or await self._open()
         with passing_faults():
-            return await pool.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
+            if _observer is None:
+                return await pool.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
+            with _observer(query):
+                return await pool.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
 
     async def row(self, query: str, *args: Any) -> Row | None:
         """The first row, or None. Errors: Unavailable."""

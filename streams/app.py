@@ -79,7 +79,9 @@ def make_app(
 def run_worker(app: faust.App, *, loglevel: str = "warning") -> None:
     """Run the app until SIGTERM or SIGINT; does not return (SystemExit). Ends under `SHUTDOWN_DEADLINE_S`."""
     loop = uvloop.new_event_loop()
-    worker = _Worker(app, loop=loop, loglevel=loglevel, redirect_stdouts=False, debug=False)
+    worker = _Worker(
+        app, loop=loop, loglevel=loglevel, redirect_stdouts=False, override_logging=False, debug=False
+    )
     worker.execute_from_commandline()
 
 

@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 
 import structlog
 import uvloop
 from aiohttp import web
 
+from streams import telemetry
 from web.app import make_app, make_runner
 from web.settings import WebSettings
 
@@ -36,24 +36,6 @@ def _port(runner: web.AppRunner) -> int:
     return address[1]
 
 
-def configure_logs(level: str) -> None:
-    """One JSON object per line on stdout; warnings of libraries too."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(
-        level=logging.WARNING, format='{"level":"%(levelname)s","logger":"%(name)s","event":"%(message)r"}'
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m web", description=__doc__)
     parser.add_argument("--port", type=int, help="default: WEB_PORT")
@@ -61,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     given = {"web_port": args.port, "web_host": args.host}
     settings = WebSettings(**{name: value for name, value in given.items() if value is not None})
-    configure_logs(settings.web_log_level)
+    telemetry.start("web", level=settings.web_log_level)
     uvloop.run(serve(settings))
 
 

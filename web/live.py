@@ -10,9 +10,11 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from sql.errors import Unavailable
+from streams.telemetry import tracing
 from web.auth import Caller
 from web.problems import not_found
 from web.services import Services
+from web.shown import ShownSpans
 from web.snapshot import Observer
 
 log = structlog.get_logger("web.live")
@@ -38,6 +40,7 @@ class Hub:
     async def run(self) -> None:
         """Until cancelled: a snapshot a second to every viewer."""
         observer = Observer(self._services)
+        spans = ShownSpans()
         while True:
             await self._looked_at.wait()
             try:
@@ -47,7 +50,10 @@ class Hub:
             except Exception:
                 log.exception("no snapshot")
                 event = '{"error":"internal_error"}'
+            shown = await spans.of_new(self._services) if tracing.on() else ()
             await asyncio.gather(*(self._send(viewer, event) for viewer in list(self._viewers)))
+            for span in shown:
+                span.end()
             await asyncio.sleep(EVERY_S)
 
     async def _send(self, viewer: EventSourceResponse, event: str) -> None:

@@ -10,8 +10,9 @@ from aiohttp import web
 
 from sql.errors import Unavailable
 from sql.ids import uuid7
+from streams.telemetry import tracing
 from web.problems import Problem, unavailable
-from web.services import SERVICES
+from web.services import EVENT_ID, SERVICES
 
 log = structlog.get_logger("web")
 
@@ -36,7 +37,10 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     response: web.StreamResponse
     try:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            response = await _answer(request, handler, request_id)
+            if tracing.on():
+                response = await _traced(request, handler, request_id)
+            else:
+                response = await _answer(request, handler, request_id)
             _record(request, response.status, time.perf_counter() - started)
     except ConnectionResetError:
         log.info("the client left", request_id=request_id)
@@ -46,6 +50,20 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         for name, value in _SECURITY.items():
             response.headers.setdefault(name, value)
     return response
+
+
+async def _traced(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    route = _route(request)
+    if route in _QUIET:
+        return await _answer(request, handler, request_id)
+    said = {"http.request.method": request.method, "http.route": route, "request_id": request_id}
+    with tracing.request(f"{request.method} {route}", request.headers.get("traceparent"), said) as span:
+        response = await _answer(request, handler, request_id)
+        if span is not None:
+            span.set_attribute("http.response.status_code", response.status)
+            if EVENT_ID in request:
+                span.set_attribute("ids", request[EVENT_ID])
+        return response
 
 
 async def _answer(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
@@ -76,7 +94,10 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     if route != "/v1/live":
         metrics.seconds.labels(request.method if route != "-" else "-", route).observe(seconds)
     if route not in _QUIET or status >= 500:
-        log.info("request", method=request.method, route=route, status=status, ms=round(seconds * 1000, 2))
+        ids = {"event_id": request[EVENT_ID]} if EVENT_ID in request else {}
+        log.info(
+            "request", method=request.method, route=route, status=status, ms=round(seconds * 1000, 2), **ids
+        )
 
 
 def _route(request: web.Request) -> str:

@@ -36,6 +36,8 @@ class Services:
 
 
 SERVICES: Final = web.AppKey("services", Services)
+EVENT_ID: Final = web.RequestKey("event_id", str)
+"""Where a handler leaves the id of what it stored, for the log and the trace."""
 
 
 def request_hash(kind: str, *said: object) -> bytes:

@@ -99,6 +99,7 @@ CREATE TABLE payment_webhooks (
 CREATE INDEX webhooks_unpublished ON payment_webhooks (id) WHERE published_at IS NULL;
 CREATE INDEX webhooks_open ON payment_webhooks (published_at) WHERE closed_at IS NULL;
 CREATE INDEX webhooks_traced ON payment_webhooks (order_id) WHERE traceparent IS NOT NULL;
+CREATE INDEX webhooks_traced_at ON payment_webhooks (created_at) WHERE traceparent IS NOT NULL;
 
 -- Orders to ask the gateway about, drained by deadline within its rate limits.
 CREATE TABLE verifications (

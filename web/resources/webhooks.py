@@ -14,10 +14,11 @@ from gateway.webhooks import Refused, parse
 from sql import webhooks
 from sql.ids import uuid7
 from sql.webhooks import NewWebhook
+from streams.telemetry import tracing
 from web.auth import Caller
 from web.calls import Reply, read_body, respond
 from web.problems import Problem
-from web.services import SERVICES
+from web.services import EVENT_ID, SERVICES
 from web.shapes import WebhookAnswer
 
 log = structlog.get_logger("web.webhooks")
@@ -46,6 +47,7 @@ async def receive_cashfree(request: web.Request, _: Caller) -> web.StreamRespons
         log.warning("webhook refused", reason=problem.code)
         raise
     webhook, parked = _stored_form(raw, verdict, request.remote)
+    request[EVENT_ID] = str(webhook.id)
     receipt = (await webhooks.insert_webhooks(services.db, [webhook]))[0]
     outcome = "parked" if parked and receipt == "new" else receipt
     services.metrics.webhooks.labels(outcome).inc()
@@ -75,6 +77,7 @@ def _stored_form(raw: bytes, verdict: Verdict, remote: str | None) -> tuple[NewW
             stale=verdict.stale,
             body=raw,
             source_ip=source_ip,
+            traceparent=tracing.current(),
         )
         return unread, True
     return NewWebhook(
@@ -96,6 +99,7 @@ def _stored_form(raw: bytes, verdict: Verdict, remote: str | None) -> tuple[NewW
         currency=event.currency,
         occurred_at=event.happened_at or event.event_time,
         source_ip=source_ip,
+        traceparent=tracing.current(),
     ), False
 
 
