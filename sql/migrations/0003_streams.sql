@@ -115,14 +115,15 @@ CREATE TABLE retries (
   source_offset bigint NOT NULL,
   key text COLLATE "C" NOT NULL,                        -- what order is kept by: the wallet, the order, the payment
   payload jsonb NOT NULL,
-  state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'done', 'dead')),
+  state text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'done', 'dead', 'purged')),
   attempt integer NOT NULL DEFAULT 0,
   next_at timestamptz NOT NULL,
   decide_by timestamptz NOT NULL DEFAULT 'infinity',    -- then it is decided as things stand
   reason text NOT NULL,
   error text,
   created_at timestamptz NOT NULL DEFAULT now(),
-  finished_at timestamptz
+  finished_at timestamptz,
+  mirrored_at timestamptz                               -- a dead item's copy lies on '<topic>.dead'
 );
 CREATE INDEX retries_unfinished ON retries (topic, key, id) WHERE state = 'due';
 CREATE INDEX retries_due ON retries (topic, partition, next_at) WHERE state = 'due';

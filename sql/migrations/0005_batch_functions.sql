@@ -22,12 +22,17 @@ END $$;
 -- The broker lost or reused offsets: begin again from its first one. Idempotency makes the replay safe.
 CREATE FUNCTION reincarnate_partition(p_topic text, p_partition integer, p_group text, p_epoch bigint, p_first_offset bigint)
 RETURNS TABLE (epoch bigint, incarnation integer, next_offset bigint)
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-  UPDATE consumer_offsets o
-     SET epoch = o.epoch + 1, incarnation = o.incarnation + 1, next_offset = p_first_offset, last_offset = NULL, last_digest = NULL
-   WHERE o.topic = p_topic AND o.partition = p_partition AND o.consumer_group = p_group AND o.epoch = p_epoch
-  RETURNING o.epoch, o.incarnation, o.next_offset
-$$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM report_incident(o.topic, o.partition, 'reincarnated', o.next_offset, p_first_offset, 'incarnation ' || o.incarnation || ' is over')
+     FROM consumer_offsets o WHERE o.topic = p_topic AND o.partition = p_partition AND o.consumer_group = p_group AND o.epoch = p_epoch;
+  RETURN QUERY
+    UPDATE consumer_offsets o
+       SET epoch = o.epoch + 1, incarnation = o.incarnation + 1, next_offset = p_first_offset, last_offset = NULL, last_digest = NULL
+     WHERE o.topic = p_topic AND o.partition = p_partition AND o.consumer_group = p_group AND o.epoch = p_epoch
+    RETURNING o.epoch, o.incarnation, o.next_offset;
+END $$;
 
 -- A chain that consumes no partition: API calls, the verifier, retries. Called after the wallets are locked.
 CREATE FUNCTION begin_chain(p_topic text, p_partition integer, p_group text, OUT batch_no bigint, OUT link bytea, OUT incarnation integer)
@@ -39,7 +44,9 @@ $$;
 
 -- Move the offset under our epoch, or learn why not. p_progress:
 --   {"watermarks": [[topic, partition, group, expected, last], ...],   producers' batches applied by this batch
---    "sessions": [[publisher, session, low, high], ...]}               runs of publishers' sequence numbers
+--    "sessions": [[publisher, session, low, high], ...],               runs of publishers' sequence numbers
+--    "parked": [[offset, key, payload, reason, error, delay_s], ...],  events that wait for a later turn, see park_events
+--    "retry": [[id, attempt], ...]}                                    parked events that this batch decides: the offset stays
 -- Errors: LG001 fenced (another owner claimed it), LG002 already committed (our own lost answer), LG003 watermark moved.
 CREATE FUNCTION begin_batch(p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, OUT batch_no bigint, OUT link bytea, OUT incarnation integer)
@@ -49,6 +56,14 @@ DECLARE
   v consumer_offsets;
   v_run jsonb;
 BEGIN
+  IF p_progress ? 'retry' THEN
+    UPDATE consumer_offsets o SET batch_no = o.batch_no + 1, updated_at = now()
+     WHERE o.topic = p_topic AND o.partition = p_partition AND o.consumer_group = p_group AND o.epoch = p_epoch AND o.next_offset = p_from
+    RETURNING o.batch_no, o.link, o.incarnation INTO batch_no, link, incarnation;
+    IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/% epoch %', p_topic, p_partition, p_epoch USING ERRCODE = 'LG001'; END IF;
+    PERFORM finish_retries(p_progress -> 'retry');
+    RETURN;
+  END IF;
   LOOP
     UPDATE consumer_offsets o
        SET next_offset = p_to, last_offset = p_last_offset, last_digest = p_last_digest, batch_no = o.batch_no + 1, updated_at = now()
@@ -67,6 +82,7 @@ BEGIN
     END IF;
   END LOOP;
   IF p_progress IS NULL THEN RETURN; END IF;
+  IF p_progress ? 'parked' THEN PERFORM park_events(p_topic, p_partition, incarnation, p_progress -> 'parked'); END IF;
 
   IF EXISTS (
     SELECT FROM jsonb_array_elements(p_progress -> 'watermarks') w
@@ -161,20 +177,21 @@ RETURNS integer LANGUAGE sql AS $$
   SELECT count(*)::integer FROM kept
 $$;
 
--- Close the batch: its counts and its link in the chain. p_canonical is the text of what it booked, in order.
+-- Close the batch: its counts (with the events that begin_batch parked) and its link in the chain. p_canonical is the text of what it booked, in order.
 CREATE FUNCTION finish_batch(p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_batch_no bigint, p_epoch bigint,
   p_incarnation integer, p_from bigint, p_to bigint, p_link bytea, p_canonical text, p_n_records integer, p_posted integer,
   p_refused integer, p_existing integer, p_conflict integer, p_parked integer, p_quarantined integer, p_recognised bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   v_content bytea := sha256(convert_to(coalesce(p_canonical, ''), 'UTF8'));
-  v_link bytea := batch_link(p_link, batch_line(p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_from, p_to, p_n_records,
-    p_posted, p_refused, p_existing, p_conflict, p_parked, p_quarantined, p_recognised), v_content);
+  v_parked integer := coalesce(nullif(current_setting('core.parked', true), ''), '0')::integer;
+  v_link bytea := batch_link(p_link, batch_line(p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_from, p_to, p_n_records + v_parked,
+    p_posted, p_refused, p_existing, p_conflict, p_parked + v_parked, p_quarantined, p_recognised), v_content);
 BEGIN
   INSERT INTO batches (id, topic, partition, consumer_group, batch_no, epoch, incarnation, from_offset, to_offset, n_records,
                        posted, refused, existing, conflict, parked, quarantined, recognised_paise, content, link)
-    VALUES (p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_epoch, p_incarnation, p_from, p_to, p_n_records,
-            p_posted, p_refused, p_existing, p_conflict, p_parked, p_quarantined, p_recognised, v_content, v_link);
+    VALUES (p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_epoch, p_incarnation, p_from, p_to, p_n_records + v_parked,
+            p_posted, p_refused, p_existing, p_conflict, p_parked + v_parked, p_quarantined, p_recognised, v_content, v_link);
   UPDATE consumer_offsets SET link = v_link WHERE topic = p_topic AND partition = p_partition AND consumer_group = p_group;
 END $$;
 
