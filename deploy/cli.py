@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--docker", action="store_true", help="servers from compose.yaml instead of private ones"
     )
+    run.add_argument("--trace", action="store_true", help="trace one request in fifty; see ./dev trace")
     run.set_defaults(action=commands.run)
 
     up = add("up", help="the servers alone, in the foreground")
@@ -38,6 +39,13 @@ def parser() -> argparse.ArgumentParser:
     check = add("check", help="lint, types, import contracts, SQL lint, secrets scan, images")
     check.add_argument("--fix", action="store_true", help="let the linters correct what they can")
     check.set_defaults(action=commands.check)
+
+    trace = add("trace", help="one payment from webhook to dashboard, after ./dev run --trace")
+    trace.add_argument(
+        "subject", nargs="?", metavar="PAYMENT_ID", help="default: the newest on the dashboard"
+    )
+    trace.add_argument("--svg", type=Path, metavar="FILE", help="draw it too")
+    trace.set_defaults(action=commands.trace)
 
     add("env", help="URLs of the running local stack, as shell exports").set_defaults(action=commands.env)
 

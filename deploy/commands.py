@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
         json=options.json and Path(options.json).resolve(),
         workers=options.workers or os.cpu_count() or 1,
         docker=options.docker,
+        trace=options.trace,
     )
     return asyncio.run(supervisor.run(plan))
 
@@ -88,6 +89,21 @@ def verify(options: argparse.Namespace) -> int:
         print(violation)
     print(f"{len(violations)} of {len(invariants.NAMES)} invariants violated")
     return 1 if violations else 0
+
+
+def trace(options: argparse.Namespace) -> int:
+    """One payment's trace as a table, and as a picture."""
+    from deploy.observability import traces
+
+    spans = traces.read(LOCAL / "run" / "spans.jsonl")
+    found = traces.find(spans, options.subject)
+    if found is None:
+        raise ServerError("no such trace: only some requests are traced, and only by ./dev run --trace")
+    steps = traces.steps(spans, found)
+    print(traces.table(steps))
+    if options.svg is not None:
+        options.svg.write_text(traces.picture(steps))
+    return 0
 
 
 def psql(options: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from deploy.services import Keeper, python
 _READY_DEADLINE_S = 60.0
 _REPORT_DEADLINE_S = 120.0
 _INTERRUPTED = 130
+_DEMO_SAMPLES = "0.02"
 # The simulator has no reason to be asked slowly; the real gateway's documented limits are the default elsewhere.
 SIMULATED_LIMITS = json.dumps(
     dict.fromkeys(("create_order", "get_order", "get_payments", "create_refund", "get_refund"), 120_000)
@@ -45,6 +46,7 @@ class Plan:
     workers: int
     docker: bool
     local: Path = LOCAL
+    trace: bool = False
 
 
 async def run(plan: Plan) -> int:
@@ -105,16 +107,22 @@ class _System:
         await migrate(environment.get("DATABASE_DIRECT_URL", environment["DATABASE_URL"]))
         topics_url = environment.get("STREAM_ADMIN_URL", environment["STREAM_URL"])
         await provision.declare_topics(topics_url, int(environment["PARTITIONS"]))
-        stack.publish(_settings(stack))
-        self._say("starting the simulator, the workers and the web process")
+        ports = Ports(stack.directory / "ports.json")
+        metrics_ports = [ports.take(f"metrics-{number}") for number in range(1, self._plan.workers + 1)]
+        urls = [f"http://{HOST}:{port}/metrics" for port in metrics_ports]
+        stack.publish(
+            {**_settings(stack), "METRICS_URLS": " ".join([f"{environment['WEB_URL']}/metrics", *urls])}
+        )
         logs = stack.directory / "log"
+        if self._plan.trace:
+            environment |= self._start_collector(stack, logs)
+        self._say("starting the simulator, the workers and the web process")
         simulator = ["gateway.simulator", "--port", environment["SIMULATOR_PORT"]]
         simulator += ["--webhook-url", environment["CASHFREE_WEBHOOK_URL"]]
         self._keeper.keep(python("simulator", simulator, environment, logs))
-        for number in range(1, self._plan.workers + 1):
-            self._keeper.keep(
-                python(f"worker-{number}", ["agents", "--name", f"w{number}"], environment, logs)
-            )
+        for number, port in enumerate(metrics_ports, 1):
+            own = {**environment, "METRICS_PORT": str(port)}
+            self._keeper.keep(python(f"worker-{number}", ["agents", "--name", f"w{number}"], own, logs))
         self._keeper.keep(python("web", ["web", "--port", environment["WEB_PORT"]], environment, logs))
         await self._wait_ready(environment["WEB_URL"])
         self._say("ready")
@@ -126,6 +134,17 @@ class _System:
         print(f"  Cashfree    {environment['CASHFREE_BASE_URL']}   (simulator)")
         print(f"  logs        {os.path.relpath(logs)}/", flush=True)
         return environment
+
+    def _start_collector(self, stack: Stack, logs: Path) -> dict[str, str]:
+        """What makes our processes trace: a collector of this machine's, unless the operator named one."""
+        ratio = {"TRACE_SAMPLE_RATIO": os.environ.get("TRACE_SAMPLE_RATIO", _DEMO_SAMPLES)}
+        if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ:
+            return ratio
+        port = Ports(stack.directory / "ports.json").take("collector")
+        arguments = ["deploy.observability.collector", "--port", str(port)]
+        arguments += ["--file", str(stack.directory / "spans.jsonl")]
+        self._keeper.keep(python("collector", arguments, os.environ, logs))
+        return ratio | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{port}"}
 
     async def _traffic(self, environment: Mapping[str, str]) -> int:
         plan = self._plan
