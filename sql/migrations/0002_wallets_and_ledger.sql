@@ -43,7 +43,8 @@ CREATE TABLE lots (
   id uuid PRIMARY KEY,
   wallet_id uuid NOT NULL,
   transaction_id uuid NOT NULL,
-  payment_id uuid,
+  payment_id uuid,                                      -- what it was bought with
+  reinstates uuid,                                      -- the forced reversal that was won back and brought it: no second purchase
   priority smallint NOT NULL DEFAULT 0,
   promotional boolean NOT NULL,
   effective_at timestamptz NOT NULL,
@@ -74,7 +75,8 @@ CREATE TABLE lots (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX lots_open ON lots (wallet_id) WHERE open;
 CREATE INDEX lots_expiring ON lots (expires_at) WHERE open AND expires_at < 'infinity';
-CREATE UNIQUE INDEX lots_payment ON lots (payment_id) WHERE payment_id IS NOT NULL;
+CREATE UNIQUE INDEX lots_payment ON lots (payment_id) WHERE payment_id IS NOT NULL AND reinstates IS NULL;
+CREATE INDEX lots_reinstated ON lots (payment_id) WHERE reinstates IS NOT NULL;
 
 CREATE TABLE wallet_transactions (
   id uuid PRIMARY KEY,                                  -- UUIDv7, made by the caller

@@ -71,53 +71,46 @@ CREATE TABLE credit_notes_due (
   refund_id uuid PRIMARY KEY,
   ord bigint GENERATED ALWAYS AS IDENTITY,
   payment_id uuid NOT NULL,
-  amount bigint NOT NULL,                               -- paise
-  credits bigint NOT NULL,
-  reason text,
   occurred_at timestamptz NOT NULL
 );
 CREATE INDEX credit_notes_due_payment ON credit_notes_due (payment_id);
 
--- The credit note of money given back on an invoiced sale. Tax is cumulative: that on all refunded so far, less what earlier notes reversed
--- (domain.gst.refund_split), so a full refund in any slicing reverses exactly the invoice's tax. Its series is the invoice's, C read as N.
+-- The credit note of money given back on an invoiced sale. Its amounts are the refund's own, as the ledger booked them: cumulative tax, so
+-- that a full refund in any slicing reverses exactly the invoice's tax. Its series is the invoice's, C read as N.
 -- Call it in the transaction that completes the refund. Returns the note (of p_refund, if there is one); NULL if the invoice is not issued
 -- yet (then it follows with the invoice), if it is void, or if the payment was never a sale.
 -- Errors: LG020 the notes would exceed the invoice.
-CREATE FUNCTION put_credit_note(p_refund uuid, p_payment uuid, p_amount bigint, p_credits bigint, p_reason text, p_occurred timestamptz)
-RETURNS uuid LANGUAGE plpgsql AS $$
+CREATE FUNCTION issue_credit_note(p_refund uuid, p_occurred timestamptz) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
+  r refunds;
   y payments;
   v invoices;
+  b record;
   v_id uuid;
   v_year smallint := financial_year(p_occurred);
   v_series text;
   v_serial bigint;
   v_number text;
-  v_before bigint;
-  v_cgst bigint;
-  v_sgst bigint;
-  v_igst bigint;
 BEGIN
+  SELECT * INTO STRICT r FROM refunds WHERE id = p_refund;
   -- The payment's lock keeps two refunds, and the issue of the invoice, one after the other.
-  SELECT * INTO y FROM payments WHERE id = p_payment FOR NO KEY UPDATE;
+  SELECT * INTO y FROM payments WHERE id = r.payment_id FOR NO KEY UPDATE;
   SELECT id INTO v_id FROM invoices WHERE refund_id = p_refund AND kind = 'credit_note';
   IF FOUND THEN RETURN v_id; END IF;
-  SELECT * INTO v FROM invoices WHERE payment_id = p_payment AND kind = 'tax_invoice';
+  SELECT * INTO v FROM invoices WHERE payment_id = y.id AND kind = 'tax_invoice';
   IF NOT FOUND THEN
     IF y.credited_at IS NOT NULL THEN
-      INSERT INTO credit_notes_due (refund_id, payment_id, amount, credits, reason, occurred_at)
-        VALUES (p_refund, p_payment, p_amount, p_credits, p_reason, p_occurred) ON CONFLICT DO NOTHING;
+      INSERT INTO credit_notes_due (refund_id, payment_id, occurred_at) VALUES (p_refund, y.id, p_occurred) ON CONFLICT DO NOTHING;
     END IF;
     RETURN NULL;
   END IF;
   IF v.voided_at IS NOT NULL THEN RETURN NULL; END IF;
-  SELECT coalesce(sum(gross_amount), 0) INTO v_before FROM invoices WHERE invoice_id = v.id AND kind = 'credit_note';
-  IF p_amount <= 0 OR v_before + p_amount > v.gross_amount THEN
-    RAISE EXCEPTION 'credit notes of % would be % of %', v.number, v_before + p_amount, v.gross_amount USING ERRCODE = 'LG020';
+  SELECT coalesce(sum(gross_amount), 0) + r.amount AS gross, coalesce(sum(cgst_amount), 0) + r.cgst_amount AS cgst,
+         coalesce(sum(sgst_amount), 0) + r.sgst_amount AS sgst, coalesce(sum(igst_amount), 0) + r.igst_amount AS igst
+    INTO b FROM invoices WHERE invoice_id = v.id AND kind = 'credit_note' AND voided_at IS NULL;
+  IF b.gross > v.gross_amount OR b.cgst > v.cgst_amount OR b.sgst > v.sgst_amount OR b.igst > v.igst_amount THEN
+    RAISE EXCEPTION 'credit notes of % would be %', v.number, to_jsonb(b) USING ERRCODE = 'LG020';
   END IF;
-  v_cgst := tax_reversed(v.cgst_amount, v.gross_amount, v_before, p_amount);
-  v_sgst := tax_reversed(v.sgst_amount, v.gross_amount, v_before, p_amount);
-  v_igst := tax_reversed(v.igst_amount, v.gross_amount, v_before, p_amount);
   v_series := chr(ascii(v.series) + 11) || substr(v.series, 2);
   INSERT INTO invoice_series AS s (series, financial_year, last_number) VALUES (v_series, v_year, 1)
   ON CONFLICT (series, financial_year) DO UPDATE SET last_number = s.last_number + 1 RETURNING s.last_number INTO v_serial;
@@ -125,26 +118,29 @@ BEGIN
   v_id := uuidv7();
   INSERT INTO invoices (id, kind, number, series, financial_year, serial, payment_id, user_id, refund_id, invoice_id, place_of_supply,
                         gross_amount, taxable_amount, cgst_amount, sgst_amount, igst_amount, issued_at, document)
-    VALUES (v_id, 'credit_note', v_number, v_series, v_year, v_serial, p_payment, v.user_id, p_refund, v.id, v.place_of_supply,
-            p_amount, p_amount - v_cgst - v_sgst - v_igst, v_cgst, v_sgst, v_igst, p_occurred,
-            document_head('credit_note', v_number, v_year, p_occurred, p_amount, p_amount - v_cgst - v_sgst - v_igst, v_cgst, v_sgst, v_igst)
+    VALUES (v_id, 'credit_note', v_number, v_series, v_year, v_serial, y.id, v.user_id, p_refund, v.id, v.place_of_supply,
+            r.amount, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount, p_occurred,
+            document_head('credit_note', v_number, v_year, p_occurred, r.amount, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount)
               || jsonb_build_object('seller', v.document -> 'seller', 'buyer', v.document -> 'buyer', 'rate_bp', v.document -> 'rate_bp',
                    'reverse_charge', false, 'place_of_supply', v.place_of_supply, 'inter_state', v.document -> 'inter_state',
                    'against', jsonb_build_object('id', v.id, 'number', v.number, 'date', v.document -> 'date'),
                    'lines', jsonb_build_array(jsonb_build_object('description', v.document -> 'lines' -> 0 -> 'description',
-                      'sac', v.document -> 'lines' -> 0 -> 'sac', 'credits', p_credits, 'taxable_paise', p_amount - v_cgst - v_sgst - v_igst,
-                      'cgst_paise', v_cgst, 'sgst_paise', v_sgst, 'igst_paise', v_igst, 'gross_paise', p_amount)),
-                   'payment', v.document -> 'payment', 'refund', jsonb_build_object('id', p_refund, 'reason', p_reason)));
+                      'sac', v.document -> 'lines' -> 0 -> 'sac', 'credits', r.credits_reversed, 'taxable_paise', r.taxable_amount,
+                      'cgst_paise', r.cgst_amount, 'sgst_paise', r.sgst_amount, 'igst_paise', r.igst_amount, 'gross_paise', r.amount)),
+                   'payment', v.document -> 'payment', 'refund', jsonb_build_object('id', p_refund, 'reason', r.reason)));
   RETURN v_id;
 END $$;
 
--- The credit note of a row of refunds, by what that row says.
-CREATE FUNCTION issue_credit_note(p_refund uuid, p_occurred timestamptz) RETURNS uuid LANGUAGE plpgsql AS $$
-DECLARE
-  r refunds;
+-- The money of a forced reversal came back (a dispute was won), so its sale stands: the credit note is void, keeps its number, and is
+-- rendered again as void. One that still waited for its invoice is not issued.
+CREATE FUNCTION void_credit_note(p_refund uuid, p_reason text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  SELECT * INTO STRICT r FROM refunds WHERE id = p_refund;
-  RETURN put_credit_note(r.id, r.payment_id, r.amount, r.credits_reversed, r.reason, p_occurred);
+  DELETE FROM credit_notes_due WHERE refund_id = p_refund;
+  WITH void AS (
+    UPDATE invoices SET voided_at = now(), void_reason = p_reason, rendered_at = NULL, render_after = '-infinity', render_attempt = render_attempt + 1
+     WHERE refund_id = p_refund AND kind = 'credit_note' AND voided_at IS NULL RETURNING number)
+  INSERT INTO audit_logs (actor, action, object_kind, object_id, detail)
+    SELECT 'core', 'void', 'invoice', void.number, jsonb_build_object('reason', p_reason) FROM void;
 END $$;
 
 -- The canonical text of one tax invoice: what the hash chain protects.
@@ -163,7 +159,8 @@ CREATE FUNCTION commit_invoices(
   i_id uuid[], i_payment uuid[], i_occurred timestamptz[], i_offset bigint[], i_notify integer[], p_series text, p_terms jsonb,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[], OUT r_id uuid[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
+  SET enable_seqscan = off AS $$   -- rows are looked up one by one, as in 0007
 DECLARE
   v_topic text := CASE WHEN p_retry IS NULL THEN p_topic ELSE substr(p_topic, 7) END;
   v_link bytea;
@@ -199,8 +196,8 @@ BEGIN
     INTO r_outcome, r_id
     FROM (SELECT x.*, row_number() OVER (PARTITION BY x.payment ORDER BY x.ord) AS nth
             FROM unnest(i_payment, i_notify) WITH ORDINALITY AS x (payment, notify, ord)) e
-    LEFT JOIN payments y ON y.id = e.payment
-    LEFT JOIN invoices v ON v.payment_id = e.payment AND v.kind = 'tax_invoice';
+    LEFT JOIN LATERAL (SELECT * FROM payments x WHERE x.id = e.payment LIMIT 1) y ON true
+    LEFT JOIN LATERAL (SELECT x.id FROM invoices x WHERE x.payment_id = e.payment AND x.kind = 'tax_invoice' LIMIT 1) v ON true;
 
   -- 3. The counters, once, and the documents.
   WITH due AS MATERIALIZED (
@@ -215,19 +212,21 @@ BEGIN
                                taxable_amount, cgst_amount, sgst_amount, igst_amount, issued_at, batch_id, document)
       SELECT d.id, 'tax_invoice', invoice_number(p_series, d.year, k.before + d.place), p_series, d.year, k.before + d.place, y.id, y.user_id,
              y.place_of_supply, y.amount, y.taxable_amount, y.cgst_amount, y.sgst_amount, y.igst_amount, d.occurred, p_batch_id,
-             tax_invoice_document(y, u, invoice_number(p_series, d.year, k.before + d.place), d.year, d.occurred, p_terms)
-        FROM due d JOIN counter k ON k.year = d.year JOIN payments y ON y.id = d.payment JOIN users u ON u.id = y.user_id
+             tax_invoice_document(y.whole, u.whole, invoice_number(p_series, d.year, k.before + d.place), d.year, d.occurred, p_terms)
+        FROM due d JOIN counter k ON k.year = d.year
+       CROSS JOIN LATERAL (SELECT x.*, x AS whole FROM payments x WHERE x.id = d.payment LIMIT 1) y
+       CROSS JOIN LATERAL (SELECT x AS whole FROM users x WHERE x.id = y.user_id LIMIT 1) u
        ORDER BY d.year, d.place
     RETURNING v.*
   )
   SELECT string_agg(canonical_invoice(s), '' ORDER BY s.serial, s.financial_year) INTO v_canonical FROM issued s;
   SELECT array_agg(v.id ORDER BY e.ord) INTO r_id FROM unnest(i_payment) WITH ORDINALITY AS e (payment, ord)
-    LEFT JOIN invoices v ON v.payment_id = e.payment AND v.kind = 'tax_invoice';
+    LEFT JOIN LATERAL (SELECT x.id FROM invoices x WHERE x.payment_id = e.payment AND x.kind = 'tax_invoice' LIMIT 1) v ON true;
 
   -- 4. Refunds that came first; what waits; what nobody can read.
   FOR c IN SELECT d.* FROM credit_notes_due d JOIN unnest(i_payment, r_outcome) AS e (payment, outcome) ON e.payment = d.payment_id
             WHERE e.outcome = 'posted' ORDER BY d.payment_id, d.ord LOOP
-    PERFORM put_credit_note(c.refund_id, c.payment_id, c.amount, c.credits, c.reason, c.occurred_at);
+    PERFORM issue_credit_note(c.refund_id, c.occurred_at);
     DELETE FROM credit_notes_due WHERE refund_id = c.refund_id;
   END LOOP;
   IF p_retry IS NULL THEN
@@ -256,7 +255,7 @@ BEGIN
                  array_agg(json_build_object('user_id', y.user_id, 'kind', 'invoice_issued', 'payment_id', y.id, 'wallet_id', y.wallet_id,
                              'amount_paise', y.amount, 'occurred_at', e.occurred)::text ORDER BY e.ord) AS e
             FROM unnest(i_payment, i_occurred, i_notify, r_outcome) WITH ORDINALITY AS e (payment, occurred, notify, outcome, ord)
-            JOIN payments y ON y.id = e.payment WHERE e.outcome = 'posted') x,
+           CROSS JOIN LATERAL (SELECT * FROM payments z WHERE z.id = e.payment LIMIT 1) y WHERE e.outcome = 'posted') x,
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;
 

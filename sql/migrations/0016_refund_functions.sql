@@ -77,9 +77,7 @@ $$;
 
 -- The lot that a payment's refunds come from: the one it brought, or one that a dispute we won brought back.
 CREATE FUNCTION refund_lot(p_payment uuid) RETURNS uuid LANGUAGE sql STABLE AS $$
-  SELECT l.id FROM lots l
-   WHERE l.payment_id = p_payment OR l.id IN (SELECT d.reinstated_lot_id FROM disputes d WHERE d.payment_id = p_payment)
-   ORDER BY l.free_credits DESC, l.payment_id NULLS LAST LIMIT 1
+  SELECT l.id FROM lots l WHERE l.payment_id = p_payment ORDER BY l.free_credits DESC, l.reinstates NULLS FIRST LIMIT 1
 $$;
 
 -- What an amount would have bought: the largest packs that fit, the rest at list price, 10 paise a credit (domain.packs.credits_bought_by).
@@ -308,12 +306,7 @@ BEGIN
   UPDATE refunds SET status = 'done', credits_reversed = v_credits, cgst_amount = f.cgst_amount, sgst_amount = f.sgst_amount, igst_amount = f.igst_amount,
          taxable_amount = amount - f.cgst_amount - f.sgst_amount - f.igst_amount, transaction_id = f.transaction_id, closes_payment = f.closes_payment,
          next_at = 'infinity', leased_until = '-infinity', finished_at = now(), updated_at = now() WHERE id = p_refund RETURNING * INTO o_refund;
-  IF l.payment_id IS NULL THEN
-    -- Its first credit note was issued with the reversal that was won back: the second one is a person's.
-    PERFORM open_case('credit_note_due', p_refund::text, '{}', jsonb_build_object('payment_id', y.id, 'amount_paise', f.amount));
-  ELSE
-    PERFORM issue_credit_note(p_refund, now());
-  END IF;
+  PERFORM issue_credit_note(p_refund, now());
 END $$;
 
 -- What follows from a refund that is done: windows and a notice. p_parts: partitions {"expired", "refunds": of 'policy=<policy>',

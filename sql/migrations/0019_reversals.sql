@@ -86,9 +86,10 @@ BEGIN
     SELECT * INTO STRICT w FROM wallets WHERE id = f.wallet_id;
     o_lot := v_id;
     v_bonus := f.credits_reversed * l.bonus_credits / l.granted_credits;
-    INSERT INTO lots (id, wallet_id, transaction_id, priority, promotional, effective_at, expires_at, granted_credits, base_credits, bonus_credits,
+    PERFORM void_credit_note(p_refund, 'the dispute was won');
+    INSERT INTO lots (id, wallet_id, transaction_id, payment_id, reinstates, priority, promotional, effective_at, expires_at, granted_credits, base_credits, bonus_credits,
                       free_credits, taxable_paise, cgst_paise, sgst_paise, igst_paise)
-      VALUES (v_id, f.wallet_id, v_id, l.priority, false, l.effective_at, l.expires_at, f.credits_reversed, f.credits_reversed - v_bonus, v_bonus,
+      VALUES (v_id, f.wallet_id, v_id, f.payment_id, p_refund, l.priority, false, l.effective_at, l.expires_at, f.credits_reversed, f.credits_reversed - v_bonus, v_bonus,
               f.credits_reversed, f.taxable_amount, f.cgst_amount, f.sgst_amount, f.igst_amount);
     v_debt := least(w.debt_credits, f.credits_reversed);
     IF v_debt > 0 THEN

@@ -150,16 +150,8 @@ class Seller:
         self, payment: UUID, amount_paise: int, *, credits: int = 1, at: datetime = NOW
     ) -> tuple[UUID, UUID | None]:
         """A refund that landed: its row, and the credit note in the same transaction."""
-        refund = uuid7()
         async with self.admin.transaction():
-            await self.admin.execute(
-                "INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, credits_reversed, policy, status, reason,"
-                " requested_by, idempotency_key) SELECT $1, $2, y.id, y.wallet_id, $4, $5, 'PRO_RATA', 'done',"
-                " 'Requested by the customer', 'test', $2 FROM payments y WHERE y.id = $3",
-                refund, str(refund), payment, amount_paise, credits,
-            )  # fmt: skip
-            note = await self.admin.fetchval("SELECT issue_credit_note($1, $2)", refund, at)
-        return refund, note
+            return await landed(self.admin, payment, amount_paise, credits=credits, at=at)
 
     async def outcomes(self) -> dict[str, int]:
         """Counts over all batches of the topic and its retries."""
@@ -174,6 +166,26 @@ class Seller:
         """What the invariants of documents and of the hash chain say."""
         found = await invariants.check(self.readonly_url)
         return [str(v) for v in found if v.name.startswith(("i7", "i14", "i18"))]
+
+
+async def landed(
+    connection: Any, payment: UUID, amount_paise: int, *, credits: int = 1, at: datetime = NOW
+) -> tuple[UUID, UUID | None]:
+    """A refund's row with its split as the ledger books it, under the payment's lock, and its credit note."""
+    refund = uuid7()
+    await connection.execute("SELECT FROM payments WHERE id = $1 FOR NO KEY UPDATE", payment)
+    await connection.execute(
+        "INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, credits_reversed, policy, status, reason,"
+        " requested_by, idempotency_key, cgst_amount, sgst_amount, igst_amount, taxable_amount)"
+        " SELECT $1, $2, y.id, y.wallet_id, $4, $5, 'PRO_RATA', 'done', 'Requested by the customer', 'test', $2, t.c, t.s, t.i,"
+        " $4 - t.c - t.s - t.i FROM payments y"
+        " CROSS JOIN LATERAL (SELECT coalesce(sum(f.amount), 0)::bigint AS n FROM refunds f WHERE f.payment_id = y.id) b"
+        " CROSS JOIN LATERAL (SELECT tax_reversed(y.cgst_amount, y.amount, b.n, $4) AS c,"
+        " tax_reversed(y.sgst_amount, y.amount, b.n, $4) AS s,"
+        " tax_reversed(y.igst_amount, y.amount, b.n, $4) AS i) t WHERE y.id = $3",
+        refund, str(refund), payment, amount_paise, credits,
+    )  # fmt: skip
+    return refund, await connection.fetchval("SELECT issue_credit_note($1, $2)", refund, at)
 
 
 def split_of(invoice: Invoice) -> GstSplit:

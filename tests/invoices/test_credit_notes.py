@@ -9,7 +9,7 @@ import pytest
 
 from domain.gst import GstSplit, refund_split
 
-from .conftest import NOW, Seller, split_of
+from .conftest import NOW, Seller, landed, split_of
 
 
 async def refund_in_slices(seller: Seller, payment: UUID, slices: list[int]) -> list[GstSplit]:
@@ -117,9 +117,9 @@ async def test_concurrent_refunds_of_one_payment_get_one_note_each_and_no_more_t
     refused: list[str | None] = []
 
     async def refund() -> bool:
-        note = "SELECT put_credit_note(gen_random_uuid(), $1, 10000, 1200, 'test', $2)"
         try:
-            await pool.execute(note, payment, NOW)
+            async with pool.acquire() as connection, connection.transaction():
+                await landed(connection, payment, 10_000)
         except asyncpg.PostgresError as error:
             refused.append(error.sqlstate)
             return False

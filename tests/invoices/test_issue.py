@@ -14,7 +14,7 @@ from domain.money import amount_in_words
 from sql.invoices import get_invoice, get_invoices_of_payment, get_invoices_of_user, void_invoice
 from streams.batches import Fenced
 
-from .conftest import NOW, Seller, split_of
+from .conftest import NOW, Seller, landed, split_of
 
 
 async def test_a_credited_payment_gets_one_invoice_and_its_user_a_notice(seller: Seller) -> None:
@@ -145,9 +145,7 @@ async def test_one_series_is_gapless_under_a_hundred_connections_that_partly_fai
         async with pool.acquire() as connection:
             transaction = connection.transaction()
             await transaction.start()
-            await connection.execute(
-                "SELECT put_credit_note($1, $2, 1000, 10, 'test', $3)", uuid4(), payment, NOW
-            )
+            await landed(connection, payment, 1_000)
             await (transaction.rollback() if place % 3 == 0 else transaction.commit())
 
     await asyncio.gather(*(note(place, payment) for place, payment in enumerate(invoices)))
@@ -233,7 +231,7 @@ async def test_the_app_may_write_no_invoice_by_itself(seller: Seller) -> None:
     await seller.issue(await seller.paid())
     for statement in (
         "UPDATE invoice_series SET last_number = 0",
-        "SELECT put_credit_note(NULL, NULL, 1, 1, '', now())",
+        "SELECT issue_credit_note(NULL, now())",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await seller.db.value(statement)

@@ -11,6 +11,7 @@ from gateway.simulator.disputes import Dispute
 from gateway.simulator.faults import Fault
 from gateway.simulator.plan import WebhookPlan
 from sql import fraud, reconciliation, refunds
+from sql.invoices import get_invoices_of_payment
 from sql.payments import Payment
 
 from .conftest import Till
@@ -176,7 +177,34 @@ async def test_a_dispute_won_while_in_debt_clears_the_debt_and_what_it_brings_ba
     assert await till.metric("refunds") == {"policy=FORCED": (0, 0, 0)}
     assert (await till.ask(payment, 8_334)).reason == "insufficient_refundable"
     assert (await till.refund(payment, 8_333)).credits == 1_000
-    assert await till.cases() == ["credit_note_due"]
+    assert await till.cases() == []
+    first, second = [n for n in await get_invoices_of_payment(till.db, payment.id) if n.kind == "credit_note"]
+    assert (first.gross_paise, first.voided_at is None) == (100_000, False), "the sale stands again"
+    assert (second.gross_paise, second.voided_at) == (8_333, None)
+    (booked,) = [f for f in await till.refunds(payment) if f.status == "done"]
+    assert (second.cgst_paise, second.sgst_paise) == (booked.cgst_paise, booked.sgst_paise)
+    assert await till.violations() == []
+
+
+async def test_a_dispute_of_a_part_that_was_won_is_refunded_with_the_rest_to_exactly_the_invoices_tax(
+    till: Till,
+) -> None:
+    payment = await till.buy(100_000)
+    await till.refund(payment, 10_001)
+    charged = dispute(till, payment, amount_paise=33_337)
+    await again(till)
+    await till.refund(payment, 20_003)
+    till.sim.disputes.move(charged, "MERCHANT_WON")
+    await again(till)
+    while (left := await refunds.get_refundable(till.db, payment.id)) and left > 0:
+        assert (await till.refund(payment, left)).status == "done"
+    notes = [n for n in await get_invoices_of_payment(till.db, payment.id) if n.kind == "credit_note"]
+    standing = [n for n in notes if n.voided_at is None]
+    assert (len(notes), len(standing)) == (5, 4)
+    assert sum(n.gross_paise for n in standing) == 100_000
+    assert sum(n.cgst_paise for n in standing) == sum(n.sgst_paise for n in standing) == 7_627
+    assert await till.sums() == {"credits_issued": 16_000, "credits_reversed": -16_000}
+    assert await till.cases() == []
     assert await till.violations() == []
 
 
