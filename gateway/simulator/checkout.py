@@ -1,74 +1,67 @@
-"""The hosted page a customer pays on: choose a method, then what the bank should say.
+"""The hosted page a customer pays on: choose a method, then be the bank that answers.
 
-It serves at Cashfree's own address for sessions (`/pg/view/sessions/checkout`) and at `/checkout/{session}`.
-The redirect goes out once the webhook was delivered, or before it if the box is ticked.
+It serves at Cashfree's own address for sessions (`/pg/view/sessions/checkout`) and at `/checkout/{session}`;
+`?attempt=` shows one attempt. After success the browser returns to the shop, once the webhook was delivered
+or, if the box is ticked, before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from html import escape
-from importlib import resources
-from string import Template
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
 from aiohttp import web
+from yarl import URL
 
-from domain.money import format_rupees
-from gateway.simulator.book import METHODS, Rejected
-from gateway.simulator.control import Pay, pay
+from gateway.simulator import checkout_form, checkout_page
+from gateway.simulator.book import Rejected
+from gateway.simulator.checkout_form import Wrong
 from gateway.simulator.plan import WebhookPlan
-from gateway.simulator.records import Order
+from gateway.simulator.records import Attempt, Order
 from gateway.simulator.sim import Simulator
 
 _EARLY_S: Final = 2.0
+_RETURN_S: Final = 3
 _WEBHOOK_PATIENCE_S: Final = 3.0
-_LABELS: Final = {"upi": "UPI", "card": "Card", "netbanking": "Netbanking", "wallet": "Wallet"}
-_WISHES: Final = {
-    "success": Pay(outcome="success"),
-    "twice": Pay(outcome="success", times=2),
-    "failed": Pay(outcome="failed"),
-    "dropped": Pay(outcome="dropped"),
-    "pending": Pay(outcome="pending"),
+_ANSWERS: Final = {"approve": "SUCCESS", "twice": "SUCCESS", "decline": "FAILED", "drop": "USER_DROPPED"}
+_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
 }
-_NOTES: Final = {
-    "failed": ("bad", "The bank declined the payment. You can try again."),
-    "dropped": ("warn", "You left before paying. You can try again."),
-    "pending": ("warn", "The bank has not answered yet."),
-}
-_BUTTONS: Final = """
-  <button class="pay" name="action" value="success">Pay {amount}</button>
-  <div class="bank">
-    <p>Or let it go another way</p>
-    <div class="row">
-      <button name="action" value="failed">Bank declines</button>
-      <button name="action" value="dropped">Close the window</button>
-      <button name="action" value="pending">Leave it pending</button>
-      <button name="action" value="twice">Pay twice</button>
-    </div>
-  </div>
-  <label class="early"><input type="checkbox" name="early" value="1">
-    Return to the shop before its webhook</label>
-</form>
-"""
 
 
 def add_routes(app: web.Application, sim: Simulator) -> None:
-    """The page, and the form it posts."""
+    """The page, its files, and the forms it posts."""
     page = _Checkout(sim)
     app.router.add_get("/pg/view/sessions/checkout", page.by_query)
     app.router.add_post("/pg/view/sessions/checkout", page.by_form)
+    app.router.add_get("/checkout-files/{name}", _file)
     app.router.add_get("/checkout/{session}", page.show)
     app.router.add_post("/checkout/{session}", page.act)
+    app.router.add_get("/checkout/{session}/status", page.status)
+
+
+async def _file(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    if name not in checkout_page.FILES:
+        raise web.HTTPNotFound
+    kind = _TYPES[name.rpartition(".")[2]]
+    headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=checkout_page.FILES[name], content_type=kind, charset="utf-8", headers=headers)
 
 
 class _Checkout:
     def __init__(self, sim: Simulator) -> None:
         self._sim = sim
-        self._template = Template(
-            resources.files("gateway.simulator").joinpath("checkout.html").read_text("utf-8")
-        )
 
     async def by_query(self, request: web.Request) -> web.Response:
         raise web.HTTPSeeOther(f"/checkout/{quote(request.query.get('payment_session_id', ''), safe='')}")
@@ -78,31 +71,68 @@ class _Checkout:
         raise web.HTTPSeeOther(f"/checkout/{quote(str(session), safe='')}")
 
     async def show(self, request: web.Request) -> web.Response:
-        return self._page(self._order(request), request.query.get("note", ""))
+        order = self._order(request)
+        attempt = self._attempt(order, request.query)
+        if attempt is None:
+            return _page(
+                checkout_page.choose(order) if order.status == "ACTIVE" else checkout_page.closed(order)
+            )
+        if attempt.status == "PENDING":
+            return _page(checkout_page.waiting(order, attempt))
+        address = checkout_page.return_address(order)
+        leaving = attempt is order.paid_by
+        wait_s = 0 if "early" in request.query else _RETURN_S
+        return _page(
+            checkout_page.ended(order, attempt),
+            refresh=f"{wait_s}; url={URL(address)}" if leaving and address else None,
+        )
+
+    async def status(self, request: web.Request) -> web.Response:
+        """How the attempt stands, for the page that waits."""
+        attempt = self._attempt(self._order(request), request.query)
+        return web.json_response({"status": attempt.status if attempt else None}, headers=_HEADERS)
 
     async def act(self, request: web.Request) -> web.Response:
         order = self._order(request)
-        form = await request.post()
-        action, method = str(form.get("action", "")), str(form.get("method", "upi"))
+        form = {key: str(value) for key, value in (await request.post()).items()}
+        action = form.get("action", "")
+        if action == "pay":
+            return self._begin(request, order, form)
+        if action not in _ANSWERS:
+            raise web.HTTPBadRequest(text="no such action")
+        attempt = self._attempt(order, form)
+        if attempt is None:
+            raise web.HTTPBadRequest(text="which attempt?")
         early = form.get("early") == "1"
         plan = WebhookPlan(delay_s=_EARLY_S) if early else WebhookPlan()
-        try:
-            if action in ("confirm", "decline"):
-                self._resolve(order, action, plan)
-            elif action in _WISHES and method in METHODS:
-                wish = _WISHES[action]
-                pay(self._sim.book, order, _with(wish, method, plan))
-            else:
-                raise web.HTTPBadRequest(text="no such action")
-        except Rejected as rejection:
-            raise web.HTTPConflict(text=str(rejection)) from rejection
-        if not early:
-            await self._webhook_out()
-        return_url = order.meta.get("return_url")
-        if order.status == "PAID" and isinstance(return_url, str):
-            raise web.HTTPSeeOther(return_url.replace("{order_id}", order.order_id))
-        note = {"decline": "failed"}.get(action, action)
-        raise web.HTTPSeeOther(f"{request.path}?note={quote(note)}")
+        # A second click, or a bank that answered meanwhile, changes nothing: the page shows how it stands.
+        if attempt.status == "PENDING":
+            self._sim.book.resolve(order, attempt, _ANSWERS[action], plan)
+            if action == "twice":
+                attempt = self._again(order, attempt, plan)
+            if not early:
+                await self._webhook_out()
+        raise _to(request, attempt, "&early=1" if early else "")
+
+    def _begin(self, request: web.Request, order: Order, form: Mapping[str, str]) -> web.Response:
+        """An attempt with the chosen method, or the page again with what is wrong."""
+        if order.status != "ACTIVE":
+            raise web.HTTPSeeOther(request.path)
+        chosen = checkout_form.read(form, order)
+        if isinstance(chosen, Wrong):
+            return _page(checkout_page.choose(order, form, chosen), status=422)
+        attempt = self._sim.book.start_attempt(order, chosen.method, chosen.instrument)
+        for details in attempt.method.values():
+            details.update(chosen.details)
+        raise _to(request, attempt)
+
+    def _again(self, order: Order, first: Attempt, plan: WebhookPlan) -> Attempt:
+        """The same once more, as if the customer had paid in two windows."""
+        second = self._sim.book.start_attempt(order, "upi", None)
+        second.group = first.group
+        second.method = {kind: dict(details) for kind, details in first.method.items()}
+        self._sim.book.resolve(order, second, "SUCCESS", plan)
+        return second
 
     def _order(self, request: web.Request) -> Order:
         try:
@@ -110,14 +140,14 @@ class _Checkout:
         except Rejected as rejection:
             raise web.HTTPNotFound(text=str(rejection)) from rejection
 
-    def _resolve(self, order: Order, action: str, plan: WebhookPlan) -> None:
-        """The bank answers for the attempt that was left pending."""
-        for attempt in order.attempts:
-            if attempt.status == "PENDING":
-                status = "SUCCESS" if action == "confirm" else "FAILED"
-                self._sim.book.resolve(order, attempt, status, plan)
-                return
-        raise Rejected(400, "payment_not_found", "no payment is pending")
+    def _attempt(self, order: Order, said: Mapping[str, str]) -> Attempt | None:
+        """The attempt that is named; None if none is."""
+        if "attempt" not in said:
+            return None
+        try:
+            return self._sim.book.attempt(order, said["attempt"])
+        except Rejected as rejection:
+            raise web.HTTPNotFound(text=str(rejection)) from rejection
 
     async def _webhook_out(self) -> None:
         try:
@@ -126,54 +156,11 @@ class _Checkout:
         except TimeoutError:
             return
 
-    def _page(self, order: Order, note: str) -> web.Response:
-        text = self._template.substitute(
-            amount=format_rupees(order.amount_paise),
-            order_id=escape(order.order_id),
-            status=escape(order.status),
-            customer=escape(
-                str(order.customer.get("customer_name") or order.customer.get("customer_id") or "")
-            ),
-            note=self._note(order, note),
-            content=self._content(order),
-        )
-        return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
 
-    def _note(self, order: Order, note: str) -> str:
-        if order.status == "PAID":
-            paid = sum(1 for attempt in order.attempts if attempt.status == "SUCCESS")
-            times = "" if paid == 1 else f" {paid} times"
-            return f'<p class="note good" role="status">Paid{times}. Thank you.</p>'
-        if note not in _NOTES:
-            return ""
-        tone, words = _NOTES[note]
-        return f'<p class="note {tone}" role="status">{words}</p>'
-
-    def _content(self, order: Order) -> str:
-        if order.status != "ACTIVE":
-            return f"<section>{_back(order)}</section>"
-        if any(attempt.status == "PENDING" for attempt in order.attempts):
-            return (
-                '<form method="post"><button class="pay" name="action" value="confirm">Bank confirms</button>'
-                '<div class="bank"><button name="action" value="decline">Bank declines</button></div></form>'
-            )
-        choices = "".join(
-            f'<label class="method"><input type="radio" name="method" value="{key}"'
-            f"{' checked' if key == 'upi' else ''}>{_LABELS[key]}</label>"
-            for key in METHODS
-        )
-        fieldset = f'<form method="post"><fieldset><legend>Pay with</legend>{choices}</fieldset>'
-        return fieldset + _BUTTONS.replace("{amount}", format_rupees(order.amount_paise))
+def _to(request: web.Request, attempt: Attempt, more: str = "") -> web.HTTPSeeOther:
+    return web.HTTPSeeOther(f"{request.path}?attempt={attempt.cf_payment_id}{more}")
 
 
-def _with(wish: Pay, method: str, plan: WebhookPlan) -> Pay:
-    chosen = next(key for key in ("upi", "card", "netbanking", "wallet") if key == method)
-    return Pay(outcome=wish.outcome, times=wish.times, method=chosen, webhook=plan)
-
-
-def _back(order: Order) -> str:
-    return_url = order.meta.get("return_url")
-    if not isinstance(return_url, str):
-        return "You can close this window."
-    address = escape(return_url.replace("{order_id}", order.order_id), quote=True)
-    return f'<a href="{address}">Back to the shop</a>'
+def _page(text: str, *, status: int = 200, refresh: str | None = None) -> web.Response:
+    headers = _HEADERS if refresh is None else {**_HEADERS, "Refresh": refresh}
+    return web.Response(status=status, text=text, content_type="text/html", headers=headers)

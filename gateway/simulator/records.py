@@ -111,7 +111,8 @@ class Order:
     @property
     def paid_by(self) -> Attempt | None:
         """The attempt that paid the order: the first that succeeded."""
-        return next((attempt for attempt in self.attempts if attempt.status == "SUCCESS"), None)
+        succeeded = (attempt for attempt in self.attempts if attempt.status == "SUCCESS")
+        return min(succeeded, key=lambda attempt: attempt.completed_ms or 0, default=None)
 
     @property
     def captured_paise(self) -> Paise:
