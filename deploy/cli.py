@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     bench = add("bench", help="measure one thing; ./dev bench --help names them", add_help=False)
     bench.set_defaults(action=commands.bench)
 
+    faults = add("faults", help="break a system of its own under load and judge it", add_help=False)
+    faults.set_defaults(action=commands.faults)
+
     add("events", help="write the event types' JSON Schemas to docs/events").set_defaults(
         action=commands.events
     )
@@ -71,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    passes_on = options.command in ("test", "psql", "bench")
+    passes_on = options.command in ("test", "psql", "bench", "faults")
     if rest and not passes_on:
         root.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest

@@ -62,6 +62,11 @@ def test(options: argparse.Namespace) -> int:
     return _tool([sys.executable, "-m", "pytest", *arguments])
 
 
+def faults(options: argparse.Namespace) -> int:
+    """Faults on a system of its own, from a seed; 1 if anything came out wrong."""
+    return _tool([sys.executable, "-m", "bench.faults", *options.rest])
+
+
 def bench(options: argparse.Namespace) -> int:
     """One bench; its own arguments follow its name."""
     return _tool([sys.executable, "-m", "bench", *options.rest])

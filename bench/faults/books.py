@@ -1,0 +1,67 @@
+"""What the judge reads: the books as rows, the broker's ends, the gateway's own truth."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from bench.faults.stack import GROUP, PARTITIONS, System
+from bench.faults.web import Web
+from sql.db import Database, Row
+from sql.queries import parse
+from streams.address import Address
+from streams.topics import TOPICS, partition_stream
+from streams.wire import Wire
+
+Q: Final = parse((Path(__file__).parent / "judge.sql").read_text())
+Place = tuple[str, int]
+"""A topic and a partition."""
+
+
+async def positions(db: Database) -> dict[Place, Row]:
+    """Epoch, incarnation and next_offset of every partition that is consumed."""
+    return {(row["topic"], row["partition"]): row for row in await db.rows(Q["positions"], GROUP)}
+
+
+async def open_work(db: Database) -> list[str]:
+    """What is still on its way, in words; empty: all is done."""
+    row = await db.row(Q["open_work"])
+    work = [f"{count} {name}" for name, count in row.items() if count] if row is not None else []
+    slices = await db.rows(Q["open_slices"], GROUP)
+    return work + [
+        f"{r['slices']} slices to {r['way']} after {r['applied']}, from {r['first']}" for r in slices
+    ]
+
+
+async def ends(system: System) -> dict[Place, int]:
+    """Offset after the last record of every partition of every topic. Errors: ConnectionError, Refused."""
+    places = {partition_stream(t, p): (t, p) for t in TOPICS for p in range(PARTITIONS)}
+    wire = await Wire.connect(Address.parse(system.broker.stream_url("core_worker")), name="judge")
+    try:
+        return {places[stream]: end for stream, end in (await wire.ends(places)).items()}
+    finally:
+        await wire.close()
+
+
+async def firsts(system: System, places: list[Place]) -> dict[Place, int]:
+    """Offset of the first record that the broker still has. Errors: as `ends`."""
+    wire = await Wire.connect(Address.parse(system.broker.stream_url("core_worker")), name="judge")
+    try:
+        return {
+            (topic, partition): max(0, (await wire.stats(partition_stream(topic, partition))).first_chunk_id)
+            for topic, partition in places
+        }
+    finally:
+        await wire.close()
+
+
+async def gateway_orders(web: Web) -> dict[str, dict[str, Any]]:
+    """Every order as the simulated gateway itself knows it, by id. Errors: RuntimeError if it does not answer."""
+    found: dict[str, dict[str, Any]] = {}
+    after = ""
+    while True:
+        answer = await web.simulated(f"/sim/orders?limit=500{after and '&after=' + after}")
+        if not answer.ok:
+            raise RuntimeError("the simulator does not tell its orders")
+        if not answer.body:
+            return found
+        found |= {order["order_id"]: order for order in answer.body}
+        after = answer.body[-1]["order_id"]

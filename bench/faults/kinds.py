@@ -1,0 +1,52 @@
+"""What a kind of fault is: how it is put in, how it ends, and from when its recovery is counted."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal, ParamSpec
+
+from bench.faults.load import Load
+from bench.faults.stack import System
+
+Since = Literal["injection", "healing", "nothing"]
+"""From when recovery counts. `nothing`: the fault stops nobody, so there is nothing to recover from."""
+Lane = Literal["parts", "messages"]
+"""Faults of parts follow each other, each recovered from; faults of messages, which stop nobody, run beside them."""
+P = ParamSpec("P")
+
+
+@dataclass(slots=True)
+class Scene:
+    """What a fault works on."""
+
+    system: System
+    load: Load
+
+
+Inject = Callable[[Scene, random.Random], AbstractAsyncContextManager[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind. `inject` yields what was hit, in words, and heals when it is left; `seconds` is how long it is held.
+
+    `until_alive`: held until the system works without what was hit (then for `seconds` more), as when a process freezes.
+    """
+
+    component: str
+    name: str
+    inject: Inject
+    seconds: tuple[float, float] = (0.0, 0.0)
+    since: Since = "healing"
+    lane: Lane = "parts"
+    payment: bool = False
+    until_alive: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.component}: {self.name}"
+
+
+def fault(make: Callable[P, AsyncIterator[str]]) -> Callable[P, AbstractAsyncContextManager[str]]:
+    """A generator as an `inject`: what comes after its yield heals."""
+    return asynccontextmanager(make)

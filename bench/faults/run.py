@@ -1,0 +1,129 @@
+"""One run: start, load, nemesis, heal, drain, judge, replay, judge again."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.faults import books, replay
+from bench.faults.canary import Canary
+from bench.faults.judge import judge
+from bench.faults.kinds import Kind, Scene
+from bench.faults.load import Load, Rates
+from bench.faults.log import Log, Told
+from bench.faults.nemesis import Nemesis
+from bench.faults.report import Outcome
+from bench.faults.stack import System, running
+from bench.faults.web import Web
+from sql import invariants
+from sql.db import Database
+from streams.publish import PublishError
+
+WARM_UP_S = 2.0
+DRAIN_S = 120.0
+EVERY_S = 5.0
+
+Tell = Callable[[str], None]
+
+
+async def run(seed: int, seconds: float, deck: Sequence[Kind], logs: Path, *, rates: Rates) -> Outcome:
+    """Do it all, on a system of its own. Errors: ServerError if that does not start."""
+    began = time.monotonic()
+    console = Console(highlight=False)
+
+    def tell(what: str) -> None:
+        console.print(f"[{time.monotonic() - began:6.1f} s] {what}", markup=False)
+
+    tell(f"seed {seed}: starting the servers")
+    async with running(logs, tell) as system, system.database() as db:
+        log = Log()
+        async with Web(system.web_url, system.simulator_url, system.token, log) as web:
+            outcome = await _under_load(
+                system, db, Load(system, web, log, seed, rates), seed, seconds, deck, tell
+            )
+        outcome.seconds = time.monotonic() - began
+        return outcome
+
+
+async def _under_load(
+    system: System,
+    db: Database,
+    load: Load,
+    seed: int,
+    seconds: float,
+    deck: Sequence[Kind],
+    tell: Tell,
+) -> Outcome:
+    await load.open(db)
+    scene = Scene(system, load)
+    canary = Canary(load)
+    nemesis = Nemesis(scene, canary, seed, deck, tell)
+    sending = asyncio.create_task(load.run())
+    watching = asyncio.create_task(_progress(load, nemesis, tell))
+    try:
+        await asyncio.sleep(WARM_UP_S)
+        tell("the load runs; now the faults")
+        await nemesis.run(seconds)
+        load.stop()
+        tell("healed; the last callers")
+        async with asyncio.timeout(DRAIN_S):
+            await sending
+        return await _examine(system, db, load, seed, nemesis, tell)
+    finally:
+        watching.cancel()
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await load.close()
+
+
+async def _examine(
+    system: System, db: Database, load: Load, seed: int, nemesis: Nemesis, tell: Tell
+) -> Outcome:
+    tell("draining")
+    # The gateway repeats what was not answered 200 after two minutes: let them pass on its clock.
+    await load.web.simulate("/sim/clock/advance", {"seconds": 130})
+    left: list[str] = []
+    try:
+        await load.settled(DRAIN_S)
+    except (TimeoutError, PublishError) as error:
+        left.append(f"our client: {error or 'events without an outcome'}")
+    left += await replay.drained(system, db, deadline_s=DRAIN_S)
+    tell(f"judging; left: {', '.join(left) or 'nothing'}")
+    verdict = await judge(db, load.log, await books.gateway_orders(load.web))
+    violations = await _invariants(system)
+    tell("reading every stream once more")
+    changed, late = await replay.replay(system, db, deadline_s=DRAIN_S)
+    again = await judge(db, load.log, await books.gateway_orders(load.web))
+    verdict.differences += [
+        f"after the replay: {line}" for line in again.wrong() if line not in verdict.wrong()
+    ]
+    violations += await _invariants(system)
+    return Outcome(
+        seed,
+        load.log,
+        nemesis.injected,
+        verdict,
+        violations,
+        changed,
+        [*left, *(f"replay: {x}" for x in late)],
+    )
+
+
+async def _invariants(system: System) -> Counter[str]:
+    """Rows that contradict an invariant, by the invariant."""
+    found = await invariants.check(system.postgres.url("core_readonly"))
+    return Counter({str(violation): len(violation.rows) for violation in found})
+
+
+async def _progress(load: Load, nemesis: Nemesis, tell: Tell) -> None:
+    """A line every few seconds."""
+    while True:
+        await asyncio.sleep(EVERY_S)
+        log = load.log
+        wrong = "; ".join(nemesis.now.values()) or "nothing is wrong"
+        tell(f"  sent {log.count()}, acknowledged {log.count(Told.ACKNOWLEDGED)}; {wrong}")
