@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import uuid4
@@ -151,14 +152,21 @@ def migrated_template(servers: Servers) -> str:
     return name
 
 
-@pytest.fixture
-async def database(servers: Servers, migrated_template: str) -> AsyncIterator[Database]:
-    """A fresh, migrated database."""
-    postgres, name = servers.postgres, f"test_{uuid4().hex}"
-    await postgres.create_database(name, template=migrated_template)
+@asynccontextmanager
+async def fresh_database(postgres: Postgres, template: str) -> AsyncIterator[Database]:
+    """A database cloned from the migrated template, dropped in the end."""
+    name = f"test_{uuid4().hex}"
+    await postgres.create_database(name, template=template)
     roles = ("core_app", "core_migrator", "core_readonly", SUPERUSER)
     yield Database(name, *(postgres.url(role, name) for role in roles))
     await postgres.drop_database(name)
+
+
+@pytest.fixture
+async def database(servers: Servers, migrated_template: str) -> AsyncIterator[Database]:
+    """A fresh, migrated database."""
+    async with fresh_database(servers.postgres, migrated_template) as database:
+        yield database
 
 
 @pytest.fixture
@@ -174,17 +182,24 @@ def rabbitmq_node(servers: Servers) -> RabbitMQ:
     return servers.rabbitmq
 
 
+@asynccontextmanager
+async def fresh_vhost(node: RabbitMQ) -> AsyncIterator[Broker]:
+    """A virtual host with every role's permissions, deleted in the end."""
+    vhost = f"test-{uuid4().hex}"
+    users = ("core_worker", "core_admin", "core_service", rabbitmq.SUPERUSER)
+    async with Management(node.management_url) as management:
+        await management.create_vhost(vhost, superuser=rabbitmq.SUPERUSER)
+        urls = (node.stream_url(user, vhost) for user in users)
+        worker, admin, service, root = urls
+        yield Broker(vhost, worker, admin, service, root, node.management_url)
+        await management.delete_vhost(vhost)
+
+
 @pytest.fixture
 async def broker(rabbitmq_node: RabbitMQ) -> AsyncIterator[Broker]:
     """A fresh virtual host with every role's permissions."""
-    vhost = f"test-{uuid4().hex}"
-    users = ("core_worker", "core_admin", "core_service", rabbitmq.SUPERUSER)
-    async with Management(rabbitmq_node.management_url) as management:
-        await management.create_vhost(vhost, superuser=rabbitmq.SUPERUSER)
-        urls = (rabbitmq_node.stream_url(user, vhost) for user in users)
-        worker, admin, service, root = urls
-        yield Broker(vhost, worker, admin, service, root, rabbitmq_node.management_url)
-        await management.delete_vhost(vhost)
+    async with fresh_vhost(rabbitmq_node) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -1,41 +1,12 @@
 """`./dev run` as a whole: ready, serving, and gone without a trace when it is told to go or killed."""
 
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-RUN = """
-import asyncio, sys
-from pathlib import Path
-from deploy import supervisor
-
-options = {"seconds": None, "demo": False, "fresh": False, "json": None, "workers": 2, "docker": False}
-sys.exit(asyncio.run(supervisor.run(supervisor.Plan(**options, local=Path(sys.argv[1])))))
-"""
-
-
-@contextmanager
-def system(local: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The running system, without demo traffic, and the lines it has printed until it was ready."""
-    command = [sys.executable, "-c", RUN, str(local)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
-        assert running.stdout is not None
-        lines = []
-        for line in running.stdout:
-            lines.append(line)
-            if "logs " in line:
-                break
-        try:
-            assert any("ready" in line for line in lines), "".join(lines)
-            yield running, lines
-        finally:
-            running.kill()
+from tests.system import system
 
 
 def survivors(processes: list[psutil.Process]) -> list[list[str]]:
