@@ -1,8 +1,9 @@
 """The reconciler: what the gateway settled against the ledger, and the books against each other. Nightly, and on demand.
 
-In     settled lines (POST /settlement/recon) and totals (POST /settlements) since the stored cursor; payments, invoices, wallets
+In     settled lines (POST /settlement/recon) and totals (POST /settlements) since the stored cursor; what happened, settled
+       or not (POST /recon); payments, refunds, invoices, credit notes, wallets
 Books  settlements and their lines, one posting per settlement and page on the chain recon/0; money without a sale;
-       a case per difference. Nothing is ever corrected by overwriting
+       a case per difference; what was never heard of is due to be verified or looked at. Nothing is corrected by overwriting
 Out    nothing: people read the cases
 """
 
@@ -20,7 +21,7 @@ from agents.core import Core
 from gateway.entities import Page, ReconLine, Settlement
 from gateway.errors import GatewayError
 from sql import errors, reconciliation
-from sql.reconciliation import Difference, SettledLine, Told
+from sql.reconciliation import Difference, GatewayEvent, SettledLine, Told
 
 log = structlog.get_logger("agents.reconciler")
 
@@ -43,6 +44,7 @@ class Gateway(Protocol):
 
     async def get_settlements(self, start: datetime, end: datetime) -> tuple[Settlement, ...]: ...
     async def settlement_recon(self, start: datetime, end: datetime, cursor: str | None = None) -> Page: ...
+    async def recon(self, start: datetime, end: datetime, cursor: str | None = None) -> Page: ...
 
 
 class NotOurs(Exception):
@@ -51,12 +53,13 @@ class NotOurs(Exception):
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did: settled lines that were new and known, postings of money without a sale, and what became
-    of the differences found, by kind and outcome.
+    """What a run did: settled lines that were new and known, events that we had not heard of, postings of money
+    without a sale, and what became of the differences found, by kind and outcome.
     """
 
     lines_new: int = 0
     lines_known: int = 0
+    unheard: int = 0
     unapplied: int = 0
     cases: Counter[str] = field(default_factory=Counter)
 
@@ -64,6 +67,7 @@ class Summary:
         return {
             "lines_new": self.lines_new,
             "lines_known": self.lines_known,
+            "unheard": self.unheard,
             "unapplied": self.unapplied,
             "cases": dict(self.cases),
         }
@@ -159,8 +163,22 @@ class Reconciler:
                 if following is None:
                     break
                 cursor = following
+            await self.hear(window.start, window.end, summary)
             if window.end >= until:
                 return
+
+    async def hear(self, start: datetime, end: datetime, summary: Summary) -> None:
+        """Read all that happened at the gateway in a time, settled or not; what is news to us is asked about."""
+        cursor: str | None = None
+        while True:
+            await self._renew()
+            page = await self._gateway.recon(start, end, cursor)
+            events = read_events(page.lines)
+            summary.unheard += await reconciliation.hear_events(self._db, events)
+            await self._cases(await reconciliation.compare_events(self._db, events), summary)
+            if page.cursor is None or page.cursor == cursor or not page.lines:
+                return
+            cursor = page.cursor
 
     async def compare(self, since: datetime, summary: Summary) -> None:
         """Look for every kind of difference and make cases of what is found."""
@@ -205,6 +223,24 @@ def read_lines(lines: Sequence[ReconLine]) -> tuple[list[SettledLine], list[Diff
             subject = f"{line.cf_settlement_id}/{line.event_type}/{line.event_id or line.refund_id or line.cf_payment_id}"
             odd.append(Difference("settlement_line", subject, {"reason": found}, _said(line)))
     return read, odd
+
+
+def read_events(lines: Sequence[ReconLine]) -> list[GatewayEvent]:
+    """What succeeded at the gateway and names an order. Amounts are those of the event, without sign."""
+    return [
+        GatewayEvent(
+            type=line.event_type,
+            order_id=line.order_id,
+            payment_id=line.cf_payment_id or line.event_id or "",
+            refund_id=line.refund_id or "",
+            amount=line.amount_paise,
+        )
+        for line in lines
+        if line.event_type != TRANSFER
+        and line.event_status in (None, "SUCCESS")
+        and line.order_id is not None
+        and line.amount_paise is not None
+    ]
 
 
 def _line(line: ReconLine) -> SettledLine | str:

@@ -192,6 +192,22 @@ async def commit_settled_lines(
     return Page(row["r_outcome"], row["r_new"], row["r_known"])
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """A payment, refund or dispute that happened at the gateway, settled or not; `amount` is paise."""
+
+    type: str
+    order_id: str
+    payment_id: str
+    refund_id: str
+    amount: int
+
+
+async def hear_events(db: Database, events: Sequence[GatewayEvent]) -> int:
+    """Have what we have not heard of verified and looked at; returns how much that was. Errors: Unavailable."""
+    return int(await db.value(_Q["hear_events"], _lines(events)))
+
+
 async def book_unapplied(db: Database, since: datetime) -> int:
     """Post what settled without a sale, as its own account; returns how many postings. Errors: Unavailable."""
     return int(await db.value(_Q["book_unapplied"], uuid7(), since))
@@ -238,6 +254,11 @@ class Difference:
 async def find(db: Database, kind: str, since: datetime, *, age_s: float) -> list[Difference]:
     """Differences of one of `KINDS` in what came since, older than `age_s`. Errors: Unavailable."""
     return [_difference(kind, row) for row in await db.rows(_Q[f"find_{kind}"], since, age_s)]
+
+
+async def compare_events(db: Database, events: Sequence[GatewayEvent]) -> list[Difference]:
+    """Events of orders that are not ours, or of other amounts than ours. Errors: Unavailable."""
+    return [_difference(row["kind"], row) for row in await db.rows(_Q["compare_events"], _lines(events))]
 
 
 async def compare_wallets(db: Database, after: UUID, *, limit: int) -> tuple[list[Difference], UUID | None]:
@@ -322,6 +343,10 @@ async def resolve_case(
         Literal["resolved", "exists", "note_required", "unknown"],
         await db.value(_Q["resolve_case"], id, note, accept, actor),
     )
+
+
+def _lines(events: Sequence[GatewayEvent]) -> str:
+    return json.dumps([asdict(event) for event in events])
 
 
 def _difference(kind: str, row: Row) -> Difference:

@@ -40,6 +40,26 @@ SELECT tell_settlements($1);
 -- name: commit_settled_lines(batch_id, holder, lease_s, page_cursor, next_cursor, lines)
 SELECT r_outcome, r_new, r_known FROM commit_settled_lines($1, $2, $3, $4, $5, $6);
 
+-- name: hear_events(lines)
+SELECT hear_events($1);
+
+-- name: compare_events(lines)
+-- What the gateway tells of orders that we do not have, and of amounts that are not ours.
+SELECT 'unknown_order' AS kind, x.payment_id AS subject, jsonb_build_object('amount_paise', 0) AS expected,
+       jsonb_build_object('amount_paise', x.amount, 'order_id', x.order_id) AS actual
+  FROM jsonb_to_recordset($1::jsonb) AS x (type text, order_id text, payment_id text, amount bigint)
+ WHERE x.type = 'PAYMENT' AND NOT EXISTS (SELECT FROM payments y WHERE y.order_id = x.order_id)
+UNION ALL
+SELECT 'gateway_amount', x.payment_id, jsonb_build_object('amount_paise', y.amount, 'order_id', y.order_id), jsonb_build_object('amount_paise', x.amount)
+  FROM jsonb_to_recordset($1::jsonb) AS x (type text, order_id text, payment_id text, amount bigint)
+  JOIN payments y ON y.order_id = x.order_id AND y.cashfree_payment_id = x.payment_id
+ WHERE x.type = 'PAYMENT' AND y.credited_at IS NOT NULL AND y.amount <> x.amount
+UNION ALL
+SELECT 'gateway_amount', x.refund_id, jsonb_build_object('amount_paise', f.amount), jsonb_build_object('amount_paise', x.amount)
+  FROM jsonb_to_recordset($1::jsonb) AS x (type text, refund_id text, amount bigint)
+  JOIN refunds f ON f.refund_id = x.refund_id
+ WHERE x.type = 'REFUND' AND f.amount <> x.amount;
+
 -- name: book_unapplied(batch_id, since)
 SELECT book_unapplied($1, $2);
 
@@ -75,18 +95,20 @@ SELECT coalesce(sum(e.amount), 0)::bigint AS balance,
 
 -- name: i16_settlements_return_clearing_to_zero(since)
 -- What the lines of a settlement take from gateway_clearing is what their payments and refunds brought there. No row: it is so for each.
-SELECT s.settlement, sum(m.credit_paise - m.debit_paise) AS settled,
-       sum(m.captured_paise + m.unapplied_paise - m.refunded_paise - m.returned_paise) AS in_clearing
+SELECT s.settlement, sum(m.credit_paise - m.debit_paise + m.back_paise) AS settled,
+       sum(m.captured_paise + m.unapplied_paise + m.reinstated_paise - m.refunded_paise - m.returned_paise) AS in_clearing
   FROM settlement_matches($1) m CROSS JOIN LATERAL (SELECT min(x) AS settlement FROM unnest(m.settlements) x) s
  WHERE m.credit_paise > 0 AND m.credit_paise <> m.captured_paise + m.unapplied_paise OR m.debit_paise > m.refunded_paise + m.returned_paise
+    OR m.back_paise > m.reinstated_paise
  GROUP BY s.settlement ORDER BY s.settlement LIMIT 20;
 
 -- name: i16_captured_is_settled_refunded_or_unsettled(since)
 -- Per settled payment: captured = settled + refunded (disputes are forced refunds) + still unsettled, and nothing of it is below zero.
-SELECT m.payment_id, m.captured_paise AS captured, m.credit_paise - m.debit_paise AS settled, m.refunded_paise AS refunded,
+SELECT m.payment_id, m.captured_paise AS captured, m.credit_paise - m.debit_paise + m.back_paise AS settled, m.refunded_paise - m.reinstated_paise AS refunded,
        m.captured_paise - m.credit_paise AS payment_unsettled, m.refunded_paise - m.debit_paise AS refund_unsettled
   FROM settlement_matches($1) m
- WHERE m.own AND m.captured_paise > 0 AND (m.captured_paise < m.credit_paise OR m.refunded_paise < m.debit_paise OR m.refunded_paise > m.captured_paise)
+ WHERE m.own AND m.captured_paise > 0 AND (m.captured_paise < m.credit_paise OR m.refunded_paise < m.debit_paise
+        OR m.refunded_paise - m.reinstated_paise > m.captured_paise)
  ORDER BY m.payment_id LIMIT 20;
 
 -- name: find_settled_amount(since, age_s)
@@ -98,11 +120,12 @@ SELECT m.attempt AS subject, jsonb_build_object('settled_paise', m.captured_pais
    AND m.recorded_at <= now() - make_interval(secs => $2);
 
 -- name: find_settled_refund(since, age_s)
--- The gateway took more back than the ledger has refunded.
-SELECT m.attempt AS subject, jsonb_build_object('taken_back_paise', m.refunded_paise + m.returned_paise, 'order_id', m.order_id) AS expected,
-       jsonb_build_object('taken_back_paise', m.debit_paise, 'settlements', m.settlements) AS actual
+-- The gateway took more back than the ledger has refunded, or returned more of it than disputes were won.
+SELECT m.attempt AS subject,
+       jsonb_build_object('taken_back_paise', m.refunded_paise + m.returned_paise, 'given_back_paise', m.reinstated_paise, 'order_id', m.order_id) AS expected,
+       jsonb_build_object('taken_back_paise', m.debit_paise, 'given_back_paise', m.back_paise, 'settlements', m.settlements) AS actual
   FROM settlement_matches($1) m
- WHERE m.debit_paise > m.refunded_paise + m.returned_paise AND m.recorded_at <= now() - make_interval(secs => $2);
+ WHERE (m.debit_paise > m.refunded_paise + m.returned_paise OR m.back_paise > m.reinstated_paise) AND m.recorded_at <= now() - make_interval(secs => $2);
 
 -- name: find_unapplied_receipt(since, age_s)
 -- Money settled without a sale, and is still ours to return or apply. A payment of ours that is being decided is not that yet.
@@ -175,6 +198,26 @@ SELECT i.id::text AS subject,
  WHERE i.kind = 'tax_invoice' AND i.voided_at IS NULL AND i.issued_at >= $1 AND i.issued_at <= now() - make_interval(secs => $2)
    AND (p.credited_at IS NULL
         OR (i.gross_amount, i.cgst_amount, i.sgst_amount, i.igst_amount) <> (p.amount, p.cgst_amount, p.sgst_amount, p.igst_amount));
+
+-- name: find_credit_note_missing(since, age_s)
+-- Money of an invoiced sale went back, and no credit note says so.
+SELECT f.id::text AS subject, jsonb_build_object('gross_paise', f.amount, 'invoice', i.number) AS expected, jsonb_build_object('credit_note', NULL) AS actual
+  FROM refunds f JOIN invoices i ON i.payment_id = f.payment_id AND i.kind = 'tax_invoice' AND i.voided_at IS NULL
+ WHERE f.status = 'done' AND f.policy <> 'UNAPPLIED' AND NOT f.outside
+   AND f.finished_at >= $1 AND f.finished_at < now() - make_interval(secs => $2)
+   AND NOT EXISTS (SELECT FROM invoices n WHERE n.refund_id = f.id AND n.kind = 'credit_note');
+
+-- name: find_credit_note_amount(since, age_s)
+-- A credit note that states other amounts than its refund, that stands though nothing went back, or is void though something did.
+SELECT n.id::text AS subject,
+       jsonb_build_object('gross_paise', f.amount, 'cgst_paise', f.cgst_amount, 'sgst_paise', f.sgst_amount, 'igst_paise', f.igst_amount,
+                          'stands', f.status = 'done') AS expected,
+       jsonb_build_object('number', n.number, 'gross_paise', n.gross_amount, 'cgst_paise', n.cgst_amount, 'sgst_paise', n.sgst_amount,
+                          'igst_paise', n.igst_amount, 'stands', n.voided_at IS NULL) AS actual
+  FROM invoices n LEFT JOIN refunds f ON f.id = n.refund_id
+ WHERE n.kind = 'credit_note' AND n.issued_at >= $1 AND n.issued_at <= now() - make_interval(secs => $2)
+   AND (f.id IS NULL OR (n.voided_at IS NULL) <> (f.status = 'done')
+        OR (n.gross_amount, n.cgst_amount, n.sgst_amount, n.igst_amount) <> (f.amount, f.cgst_amount, f.sgst_amount, f.igst_amount));
 
 -- name: compare_wallets(after, limit_rows)
 -- Wallets in id order, and what their entries add up to; one snapshot for all of them.

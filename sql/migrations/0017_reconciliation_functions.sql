@@ -332,18 +332,20 @@ END $$;
 
 -- Each attempt to pay that settlements recorded since p_since speak of: what they say of it against what the ledger has (paise).
 --   credit, debit          settled to us, taken back from us                       own   the attempt that the payment's credit stands for
---   captured, refunded     of the payment's sale, in gateway_clearing
+--   captured, refunded     of the payment's sale, in gateway_clearing         back, reinstated   what a won dispute brings back: settled, booked
 --   unapplied, returned    set aside as money without a sale, and given back of it
 CREATE FUNCTION settlement_matches(p_since timestamptz)
-RETURNS TABLE (attempt text, order_id text, payment_id uuid, status text, own boolean, credit_paise bigint, debit_paise bigint,
-  captured_paise bigint, refunded_paise bigint, unapplied_paise bigint, returned_paise bigint, settlements text[], recorded_at timestamptz)
+RETURNS TABLE (attempt text, order_id text, payment_id uuid, status text, own boolean, credit_paise bigint, debit_paise bigint, back_paise bigint,
+  captured_paise bigint, refunded_paise bigint, reinstated_paise bigint, unapplied_paise bigint, returned_paise bigint, settlements text[],
+  recorded_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   WITH touched AS (
     SELECT DISTINCT l.order_id FROM settlement_lines l WHERE l.recorded_at >= p_since
   ), tried AS MATERIALIZED (
     SELECT l.order_id, coalesce(f.cashfree_payment_id, nullif(l.cashfree_payment_id, ''), l.event_type || '/' || l.event_id) AS attempt,
            coalesce(sum(l.amount_paise) FILTER (WHERE l.event_type = 'PAYMENT'), 0)::bigint AS credit,
-           coalesce(-sum(l.amount_paise) FILTER (WHERE l.event_type <> 'PAYMENT'), 0)::bigint AS debit,
+           coalesce(-sum(l.amount_paise) FILTER (WHERE l.event_type <> 'PAYMENT' AND l.amount_paise < 0), 0)::bigint AS debit,
+           coalesce(sum(l.amount_paise) FILTER (WHERE l.event_type <> 'PAYMENT' AND l.amount_paise > 0), 0)::bigint AS back,
            array_agg(DISTINCT l.settlement_id) AS settlements, max(l.recorded_at) AS recorded_at
       FROM touched t JOIN settlement_lines l ON l.order_id = t.order_id
       -- Which of two payments a refund returned, we know better than its line.
@@ -360,10 +362,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
              row_number() OVER (PARTITION BY a.order_id ORDER BY a.credit > 0 DESC, a.attempt) = 1) AS own
       FROM tried a LEFT JOIN payments y ON y.order_id = a.order_id
   )
-  SELECT p.attempt, p.order_id, p.payment_id, p.status, p.own, p.credit, p.debit,
+  SELECT p.attempt, p.order_id, p.payment_id, p.status, p.own, p.credit, p.debit, p.back,
          CASE WHEN p.own THEN coalesce(e.amount, 0) ELSE 0 END,
-         CASE WHEN p.own THEN coalesce((SELECT sum(f.amount) FROM refunds f WHERE f.payment_id = p.payment_id AND f.status = 'done'
+         CASE WHEN p.own THEN coalesce((SELECT sum(f.amount) FROM refunds f WHERE f.payment_id = p.payment_id AND f.status IN ('done', 'reversed')
                                            AND f.policy <> 'UNAPPLIED'), 0)::bigint ELSE 0 END,
+         CASE WHEN p.own THEN coalesce((SELECT sum(f.amount) FROM refunds f WHERE f.payment_id = p.payment_id AND f.status = 'reversed'), 0)::bigint ELSE 0 END,
          coalesce(u.unapplied, 0)::bigint, coalesce(u.returned, 0)::bigint, p.settlements, p.recorded_at
     FROM placed p
     LEFT JOIN wallet_transactions t ON t.transaction_type = 'purchase' AND t.source = 'payment' AND t.source_id = p.payment_id::text

@@ -25,6 +25,41 @@ CREATE FUNCTION inquire(p_orders text[], p_reason text) RETURNS void LANGUAGE sq
   ON CONFLICT (order_id) DO UPDATE SET reason = excluded.reason, asked = q.asked + 1, attempt = 0, next_at = now(), updated_at = now()
 $$;
 
+-- What happened at the gateway, settled or not (amounts of paise): [{"type", "order_id", "payment_id", "refund_id", "amount"}, ...]. What we have
+-- not heard of is asked about: payments verified, refunds of ours asked for, orders looked at as a whole. Returns how many were put up.
+CREATE FUNCTION hear_events(p_lines jsonb) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  v_asked integer;
+  v_refunds integer;
+  v_orders text[];
+BEGIN
+  PERFORM FROM payments y WHERE y.verified_at IS NULL AND y.order_id IN (SELECT e ->> 'order_id' FROM jsonb_array_elements(p_lines) e)
+    ORDER BY y.id FOR NO KEY UPDATE;
+  WITH asked AS (
+    INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount)
+      SELECT DISTINCT y.id, y.order_id, 'recon', now(), y.amount
+        FROM jsonb_to_recordset(p_lines) AS x (type text, order_id text) JOIN payments y ON y.order_id = x.order_id
+       WHERE x.type = 'PAYMENT' AND y.verified_at IS NULL AND y.status <> 'mismatch' ORDER BY y.id
+    ON CONFLICT (payment_id) DO UPDATE SET state = 'due', attempt = 0, next_at = now(), finished_at = NULL WHERE v.state IN ('orphan', 'closed')
+    RETURNING 1)
+  SELECT count(*) INTO v_asked FROM asked;
+  WITH asked AS (
+    UPDATE refunds f SET next_at = now(), updated_at = now()
+      FROM (SELECT g.id FROM jsonb_to_recordset(p_lines) AS x (type text, refund_id text) JOIN refunds g ON g.refund_id = x.refund_id
+             WHERE x.type = 'REFUND' AND g.status IN ('pending', 'failed', 'cancelled') AND g.next_at > now() ORDER BY g.id FOR NO KEY UPDATE OF g) x
+     WHERE f.id = x.id RETURNING 1)
+  SELECT count(*) INTO v_refunds FROM asked;
+  SELECT array_agg(DISTINCT y.order_id) INTO v_orders
+    FROM jsonb_to_recordset(p_lines) AS x (type text, order_id text, payment_id text, refund_id text) JOIN payments y ON y.order_id = x.order_id
+   WHERE CASE x.type
+     WHEN 'PAYMENT' THEN y.cashfree_payment_id <> x.payment_id AND NOT EXISTS (SELECT FROM unapplied_receipts r WHERE r.cashfree_payment_id = x.payment_id)
+     WHEN 'REFUND' THEN NOT EXISTS (SELECT FROM refunds f WHERE f.refund_id = x.refund_id)
+     ELSE NOT EXISTS (SELECT FROM disputes d WHERE d.payment_id = y.id) END;
+  PERFORM inquire(v_orders, 'recon') WHERE v_orders IS NOT NULL;
+  RETURN v_asked + v_refunds + coalesce(cardinality(v_orders), 0);
+END $$;
+
 -- payment_id is NULL while we do not know the order: then it waits for its row.
 CREATE FUNCTION lease_inquiries(p_limit integer, p_lease_s double precision)
 RETURNS TABLE (order_id text, asked integer, payment_id uuid, user_id uuid)
@@ -365,7 +400,7 @@ BEGIN
 END $$;
 
 GRANT SELECT ON order_inquiries TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION lease_inquiries, record_inquiry, refund_receipt, decide_refund_payout TO core_app;
+GRANT EXECUTE ON FUNCTION hear_events, lease_inquiries, record_inquiry, refund_receipt, decide_refund_payout TO core_app;
 
 RESET ROLE;
 

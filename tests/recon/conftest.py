@@ -41,12 +41,19 @@ class Settled:
     client: Any
     page_size: int = 1000
     change: Callable[[Sequence[ReconLine]], Sequence[ReconLine]] = tuple
+    tell: Callable[[Sequence[ReconLine]], Sequence[ReconLine]] = tuple
     fail_after: int | None = None
     pages: int = 0
     whole: tuple[object, Page] | None = None
 
     async def get_settlements(self, start: datetime, end: datetime) -> tuple[Settlement, ...]:
         return await self.client.get_settlements(start, end)  # type: ignore[no-any-return]
+
+    async def recon(self, start: datetime, end: datetime, cursor: str | None = None) -> Page:
+        """What happened, two lines a page; the cursor is how many came before."""
+        lines = tuple(self.tell((await self.client.recon(start, end, None)).lines))
+        at = int(cursor or 0)
+        return Page(lines=lines[at : at + 2], cursor=str(at + 2) if at + 2 < len(lines) else None)
 
     async def settlement_recon(self, start: datetime, end: datetime, cursor: str | None = None) -> Page:
         """The simulator's lines in pages of `page_size`; the cursor is how many came before."""

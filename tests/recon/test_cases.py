@@ -174,7 +174,7 @@ async def test_the_worker_runs_what_was_asked_for_and_waits_out_a_gateway_that_f
     # A page that was stored before the gateway failed is read again afterwards, and its line is known then.
     assert job.result is not None
     assert job.result.pop("lines_known") in (0, 1)
-    assert job.result == {"lines_new": 1, "unapplied": 0, "cases": {}}
+    assert job.result == {"lines_new": 1, "unheard": 0, "unapplied": 0, "cases": {}}
     assert "gateway_clearing" not in await desk.till.sums()
 
 

@@ -176,17 +176,3 @@ async def test_one_worker_at_a_time_polls_and_the_next_takes_over_when_it_dies(d
     assert not await reconciliation.take_job(db, "poll", "a", lease_s=60), "it is b's"
     await reconciliation.finish_job(db, "poll", "b", after_s=60)
     assert not await reconciliation.take_job(db, "poll", "a", lease_s=60), "it is not due"
-
-
-async def test_backlog_and_age_are_gauges(desk: Desk) -> None:
-    await desk.lose()
-    await desk.poll()
-    await desk.till.admin.execute("UPDATE verifications SET next_at = now() - interval '90 seconds'")
-    await poller.measure(desk.till.core)
-    shown = {g: g._value.get() for g in (poller.DUE, poller.OLDEST, poller.ORPHANS, poller.CASES)}
-    assert shown == {
-        poller.DUE: 1,
-        poller.OLDEST: pytest.approx(90, abs=5),
-        poller.ORPHANS: 0,
-        poller.CASES: 0,
-    }

@@ -185,6 +185,9 @@ class Untold:
     async def get_settlements(self, start: datetime, end: datetime) -> tuple[()]:
         return ()
 
+    async def recon(self, *asked: object) -> object:
+        return await self._client.recon(*asked)  # type: ignore[attr-defined]
+
     async def settlement_recon(self, *asked: object) -> object:
         return await self._client.settlement_recon(*asked)  # type: ignore[attr-defined]
 
