@@ -131,6 +131,10 @@ class PostgresOwnership:
         return await offsets.positions(self._db, topic, self._group)
 
     async def restore(self, topic: str, partition: int, claim: Claim) -> None:
+        await self.refresh(topic, partition)
+
+    async def refresh(self, topic: str, partition: int) -> None:
+        """Read again what agents keep in memory of a partition: at a claim, and when a commit's fate is unknown."""
         for restore in self._restore:
             await restore(topic, partition)
 

@@ -6,15 +6,17 @@ republished, reordered or lost between two agents changes nothing.
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+import msgspec
 import structlog
 
-from sql import offsets, publishers
-from sql.batches import Bad, Progress, SessionRun, Watermark
+from sql import offsets, publishers, queues
+from sql.batches import Bad, ParkedEvent, Progress, SessionRun, Watermark
 from sql.db import Database
 from sql.offsets import Producer
 from streams import messages
@@ -25,6 +27,7 @@ log = structlog.get_logger("agents.intake")
 
 CORE: Final = "core"
 """The publisher name of the core's own relay."""
+_NOBODY: Final = "00000000-0000-7000-8000-000000000000"
 
 
 class MissingSlices(Exception):
@@ -51,6 +54,8 @@ class Intake:
     before: dict[Producer, int] = field(default_factory=dict)
     runs: list[SessionRun] = field(default_factory=list)
     dropped: int = 0
+    parked: list[ParkedEvent] = field(default_factory=list)
+    retry: Sequence[tuple[int, int]] = ()
 
     @property
     def progress(self) -> Progress:
@@ -60,7 +65,44 @@ class Intake:
             for p, last in self.marks.items()
             if last != self.before.get(p, 0)
         ]
-        return Progress(moved, self.runs, self.dropped)
+        return Progress(moved, self.runs, self.dropped, self.parked, self.retry)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Batch):
+    """Parked events decided in their partition's turn: no records, and the offset stays. `retry`: (id, attempt) of each."""
+
+    taken: list[Taken]
+    retry: list[tuple[int, int]]
+
+
+def park(taken: Taken, reason: str, *, error: str | None = None, delay_s: float = 0.0) -> ParkedEvent:
+    """An event as it waits under its key."""
+    payload = {
+        "event": json.loads(msgspec.json.encode(taken.event)),
+        "publisher": taken.publisher,
+        "accepted_at": taken.accepted_at.isoformat(),
+    }
+    return ParkedEvent(taken.offset, taken.event.key, payload, reason, error, delay_s)
+
+
+def unpark(topic: str, payload: dict[str, Any], offset: int) -> Taken:
+    """A parked event as it came. Errors: ValueError if the contract has changed so that it cannot be read."""
+    event = msgspec.json.encode(payload["event"])
+    if topic == "wallet.debit":
+        message = messages.encode_usage_batch(_NOBODY, 1, [event])
+    elif topic == "webhook.processing":
+        message = msgspec.json.encode({"type": "inbox", "v": 1, "events": [msgspec.Raw(event)]})
+    else:
+        producer = messages.Producer("parked", 0, "core")
+        message = messages.encode_slice(
+            producer, incarnation=1, batch_no=1, prev_batch_no=0, events_json=b"[" + event + b"]"
+        )
+    decoded = messages.decode(topic, message)
+    if isinstance(decoded, BadEvent) or decoded.bad:
+        raise ValueError(decoded.reason if isinstance(decoded, BadEvent) else decoded.bad[0].reason)
+    accepted_at = datetime.fromisoformat(payload["accepted_at"])
+    return Taken(decoded.message.events[0], offset, accepted_at, payload["publisher"])
 
 
 class Watermarks:
@@ -70,10 +112,21 @@ class Watermarks:
         self._db = db
         self._group = group
         self._marks: dict[tuple[str, int], dict[Producer, int]] = {}
+        self.waiting: dict[tuple[str, int], set[str]] = {}
+        """Per partition, the keys that have a parked event: what comes for them is parked behind it."""
 
     async def restore(self, topic: str, partition: int) -> None:
-        """Read the partition's watermarks, before its first record is delivered."""
+        """Read the partition's watermarks and waiting keys, before its first record is delivered."""
         self._marks[topic, partition] = await offsets.watermarks(self._db, topic, partition, self._group)
+        await self.restore_waiting(topic, partition)
+
+    async def restore_waiting(self, topic: str, partition: int) -> None:
+        """Read which keys wait. Errors: Unavailable."""
+        self.waiting[topic, partition] = await queues.waiting_keys(self._db, topic, partition)
+
+    def of(self, topic: str, partition: int) -> dict[Producer, int]:
+        """The last batch applied of each producer."""
+        return dict(self._marks.get((topic, partition), {}))
 
     def committed(self, batch: Batch, intake: Intake) -> None:
         """The batch is committed: what it applied is what comes after."""
@@ -83,9 +136,16 @@ class Watermarks:
         """Read a batch. `secrets` only where services publish. Errors: MissingSlices, Unavailable."""
         before = self._marks.get((batch.topic, batch.partition), {})
         intake = Intake(marks=dict(before), before=before)
+        if isinstance(batch, Turn):
+            intake.taken, intake.retry = list(batch.taken), batch.retry
+            return intake
         for record in batch.records:
             await self._take_record(batch, record, intake, secrets)
         intake.runs = _joined(intake.runs)
+        if waiting := self.waiting.get((batch.topic, batch.partition)):
+            behind = [taken for taken in intake.taken if taken.event.key in waiting]
+            intake.parked = [park(taken, "behind_parked") for taken in behind]
+            intake.taken = [taken for taken in intake.taken if taken.event.key not in waiting]
         return intake
 
     async def _take_record(

@@ -16,9 +16,12 @@ from uuid import UUID
 import structlog
 
 from agents.core import Core, PostgresOwnership, fencing
+from agents.intake import unpark
+from agents.queues import blames, fail
 from domain.invoices import series_of_partition
 from sql import errors, invoices, publishers, relay
 from sql.invoices import InvoiceOrder
+from sql.relay import Parked
 from streams.batches import Batch
 
 log = structlog.get_logger("agents.invoice_generate")
@@ -76,10 +79,8 @@ async def retry_once(core: Core, ownership: PostgresOwnership, terms: Mapping[st
     epochs = ownership.epochs_of(TOPIC)
     due = await relay.due_retries(core.db, TOPIC, list(epochs), limit=LIMIT)
     for item in due:
-        payment = UUID(item.payload["payment_id"])
-        occurred_at = datetime.fromisoformat(item.payload["occurred_at"])
-        [order] = await orders(core, [(payment, occurred_at, item.offset)])
         try:
+            [order] = await orders(core, [parked(item)])
             issued = await invoices.retry_invoice(
                 core.db,
                 TOPIC,
@@ -94,5 +95,20 @@ async def retry_once(core: Core, ownership: PostgresOwnership, terms: Mapping[st
             )
         except (errors.Fenced, errors.RetryTaken):
             continue
-        await core.publish(issued.emitted)
+        except Exception as error:
+            if not blames(error):
+                raise
+            await fail(core, epochs[item.partition], item, error)
+        else:
+            await core.publish(issued.emitted)
+    for partition in {item.partition for item in due}:
+        await core.marks.restore_waiting(TOPIC, partition)
     return len(due)
+
+
+def parked(item: Parked) -> tuple[UUID, datetime, int]:
+    """A parked payment as it came: what the books parked, or an event that could not be handled."""
+    if "event" in item.payload:
+        event = unpark(TOPIC, item.payload, item.offset).event
+        return UUID(event.payment_id), event.occurred_at, item.offset
+    return UUID(item.payload["payment_id"]), datetime.fromisoformat(item.payload["occurred_at"]), item.offset

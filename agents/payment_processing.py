@@ -13,7 +13,8 @@ from uuid import UUID
 import structlog
 
 from agents.core import Core, PostgresOwnership, fencing
-from agents.intake import Taken
+from agents.intake import Taken, unpark
+from agents.queues import blames, fail
 from sql import errors, relay, signals
 from sql.signals import AttemptSignal
 from streams.batches import Batch
@@ -80,10 +81,19 @@ async def retry_once(core: Core, ownership: PostgresOwnership) -> int:
             )
         except (errors.Fenced, errors.RetryTaken):
             continue
-        await core.publish(heard.emitted)
+        except Exception as error:
+            if not blames(error):
+                raise
+            await fail(core, epochs[item.partition], item, error)
+        else:
+            await core.publish(heard.emitted)
+    for partition in {item.partition for item in due}:
+        await core.marks.restore_waiting(TOPIC, partition)
     return len(due)
 
 
 def parked(payload: dict[str, Any], offset: int) -> AttemptSignal:
-    """A parked signal as it came."""
+    """A parked signal as it came: what the ledger parked, or an event that could not be handled."""
+    if "event" in payload:
+        return signal(unpark(TOPIC, payload, offset))
     return AttemptSignal(payload["order_id"], UUID(payload["inbox_id"]), payload["kind"], offset)

@@ -30,7 +30,7 @@ async def handle(core: Core, batch: Batch) -> None:
     intake = await core.marks.take_in(batch, core.secrets)
     commands: list[LedgerCommand] = []
     for taken in intake.taken:
-        if taken.event.principal is not None and taken.publisher != CORE:
+        if is_forged(taken):
             intake.bad.append(
                 Bad(taken.offset, "forged: only the core speaks for others", _encode(taken.event))
             )
@@ -47,6 +47,11 @@ async def handle(core: Core, batch: Batch) -> None:
         )
     core.marks.committed(batch, intake)
     await core.publish(committed.emitted)
+
+
+def is_forged(taken: Taken) -> bool:
+    """Whether a service claims to charge in another's name."""
+    return taken.event.principal is not None and taken.publisher != CORE
 
 
 def command(core: Core, taken: Taken) -> LedgerCommand:

@@ -51,21 +51,42 @@ class SessionRun:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """An event that waits under its key. `payload`: {"event", "publisher", "accepted_at"}; tried after `delay_s`."""
+
+    offset: int
+    key: str
+    payload: dict[str, Any]
+    reason: str
+    error: str | None = None
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """What moves with the offset besides it. `dropped` counts events of slices that had been applied before."""
+    """What moves with the offset besides it. `dropped` counts events of slices that had been applied before.
+
+    `parked` are events set aside by this batch; `retry` are (id, attempt) of parked ones that it decides: then
+    the offset stays.
+    """
 
     watermarks: Sequence[Watermark] = ()
     sessions: Sequence[SessionRun] = ()
     dropped: int = 0
+    parked: Sequence[ParkedEvent] = ()
+    retry: Sequence[tuple[int, int]] = ()
 
     def encode(self) -> str:
-        return json.dumps(
-            {
-                "watermarks": [[w.topic, w.partition, w.group, w.expected, w.last] for w in self.watermarks],
-                "sessions": [[s.publisher, s.session, s.low, s.high] for s in self.sessions],
-                "dropped": self.dropped,
-            }
-        )
+        said: dict[str, Any] = {
+            "watermarks": [[w.topic, w.partition, w.group, w.expected, w.last] for w in self.watermarks],
+            "sessions": [[s.publisher, s.session, s.low, s.high] for s in self.sessions],
+            "dropped": self.dropped,
+        }
+        if self.parked:
+            said["parked"] = [[p.offset, p.key, p.payload, p.reason, p.error, p.delay_s] for p in self.parked]
+        if self.retry:
+            said["retry"] = list(self.retry)
+        return json.dumps(said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,9 @@ class RetryTaken(DatabaseError):
     """The retry was decided, or taken, meanwhile."""
 
 
-# Classes 08 (connection) and 57P (operator intervention), and what a whole-transaction retry cures.
-_PASSING: Final = ("08", "57P", "40001", "40P01", "53300", "55P03", "25006", "57014")
+# Classes 08 (connection), 53 (no disk, memory or connections left), 57 (operator), 58 (system), XX (internal), and what
+# a whole-transaction retry cures. None of them is a record's fault, so none of them ever dead-letters one.
+_PASSING: Final = ("08", "53", "57", "58", "XX", "40001", "40P01", "55P03", "25006")
 
 
 def is_passing(error: BaseException) -> bool:

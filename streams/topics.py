@@ -76,6 +76,18 @@ def partition_stream(topic: str, partition: int) -> str:
     return f"{topic}-{partition}"
 
 
+def dead_stream(topic: str) -> str:
+    """Name of the plain stream of a topic's dead letters."""
+    return f"{topic}.dead"
+
+
+DEAD_ARGUMENTS = {
+    "max-age": "90D",
+    "max-length-bytes": "1000000000",
+    "stream-max-segment-size-bytes": "50000000",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Permissions:
     """RabbitMQ permissions of a broker user: three regular expressions over stream names."""
@@ -85,14 +97,16 @@ class Permissions:
     read: str
 
 
-def _partitions_of(*names: str) -> str:
+def _partitions_of(*names: str, dead: bool = False) -> str:
     escaped = "|".join(name.replace(".", r"\.") for name in names)
-    return rf"^({escaped})(-\d+)?$"
+    return rf"^({escaped})(-\d+|\.dead)?$" if dead else rf"^({escaped})(-\d+)?$"
 
 
 ROLES: dict[str, Permissions] = {
     "admin": Permissions(configure=".*", write=".*", read=".*"),
-    "worker": Permissions(configure="^$", write=_partitions_of(*TOPICS), read=_partitions_of(*TOPICS)),
+    "worker": Permissions(
+        configure="^$", write=_partitions_of(*TOPICS, dead=True), read=_partitions_of(*TOPICS, dead=True)
+    ),
     "service": Permissions(configure="^$", write=_partitions_of("wallet.debit"), read="^$"),
 }
 """Broker users by role. A service writes usage onto `wallet.debit` and reads nothing; only the worker writes
@@ -115,8 +129,8 @@ async def declare(
     topics: Iterable[Topic] | None = None,
     ca_file: Path | str | None = None,
 ) -> None:
-    """Create the topics (all ten if not said) that do not exist, with `partitions` each. The user must be an
-    admin.
+    """Create the topics (all ten if not said) that do not exist, with `partitions` each, and the streams of
+    their dead letters. The user must be an admin.
 
     Errors: PartitionMismatch, UnsupportedBroker, Refused, ConnectionError.
     """
@@ -139,8 +153,19 @@ async def declare(
                 if error.code != StreamAlreadyExists.code:
                     raise
             await _expect(wire, topic.name, streams)
+            if topic.name in TOPICS:
+                await _declare_dead(wire, topic.name, replicas)
     finally:
         await wire.close()
+
+
+async def _declare_dead(wire: Wire, topic: str, replicas: int) -> None:
+    stream, arguments = dead_stream(topic), {**DEAD_ARGUMENTS, "initial-cluster-size": str(replicas)}
+    try:
+        await wire.request(f"creating {stream}", wire.create_stream(stream, arguments))
+    except Refused as error:
+        if error.code != StreamAlreadyExists.code:
+            raise
 
 
 async def _expect(wire: Wire, topic: str, streams: list[str]) -> None:

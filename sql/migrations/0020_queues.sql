@@ -17,6 +17,7 @@ INSERT INTO retry_policies (topic, blocks)
     FROM unnest(ARRAY['webhook.processing', 'payment.processing', 'wallet.credit', 'wallet.debit', 'refund.processing', 'fraud.detection',
                       'invoice.generate', 'notifications.billing', 'settlements.processing', 'analytics.billing']) t;
 
+CREATE INDEX retries_next ON retries (next_at) WHERE state = 'due';
 CREATE INDEX retries_dead_items ON retries (topic, partition, id) WHERE state = 'dead';
 CREATE INDEX retries_unmirrored ON retries (id) WHERE state = 'dead' AND mirrored_at IS NULL;
 

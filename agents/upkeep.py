@@ -1,0 +1,44 @@
+"""What keeps a worker's queues going beside its agents: isolation, breakers, retries, dead letters, delayed events."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from agents import delays, queues
+from agents.breakers import Breakers
+from agents.core import Core, PostgresOwnership
+from agents.dead_letters import DeadLetters
+from agents.queues import Queue
+from streams.address import Address
+from streams.batches import Batch
+
+OWN_WAY: Final = frozenset({"wallet.debit", "wallet.credit", "payment.processing", "invoice.generate"})
+"""Topics whose commit decides parked items by itself, with their own loops."""
+
+Handle = Callable[[Batch], Awaitable[None]]
+
+
+class Upkeep:
+    """Made once per worker, around its handlers. `loops` run until cancelled."""
+
+    def __init__(
+        self,
+        core: Core,
+        ownership: PostgresOwnership,
+        handlers: Mapping[str, Handle],
+        *,
+        address: Address,
+        holder: str,
+        shard: int,
+    ) -> None:
+        self.breakers = Breakers(core.db, holder)
+        self.queues = {
+            topic: Queue(core, ownership, topic, handle, self.breakers, own_retries=topic not in OWN_WAY)
+            for topic, handle in handlers.items()
+        }
+        letters = DeadLetters(core.db, address, holder=holder)
+        self.loops: list[Callable[[], Awaitable[None]]] = [
+            self.breakers.run,
+            lambda: queues.run_retries(core, self.queues),
+            letters.run,
+            lambda: delays.run(core, shard=shard),
+        ]
