@@ -10,7 +10,6 @@ import asyncio
 from typing import Final, Protocol
 
 import structlog
-from prometheus_client import Gauge
 
 from agents.core import Core
 from agents.settings import PollerSettings
@@ -25,11 +24,6 @@ LIMIT: Final = 500
 MOST_DUE: Final = 2000
 """While so many verifications wait, polling adds none: what a webhook told us comes first."""
 
-DUE: Final = Gauge("verifications_due", "Payments to ask the gateway about, whose time has come")
-OLDEST: Final = Gauge("verifications_oldest_due_seconds", "How long the oldest of them waits")
-ORPHANS: Final = Gauge("verifications_orphans", "Payments that the gateway never settled either way")
-CASES: Final = Gauge("reconciliation_cases_open", "Differences that wait for a person")
-
 
 class Gateway(Protocol):
     """What the poller needs of the gateway: its own view of an order."""
@@ -38,7 +32,7 @@ class Gateway(Protocol):
 
 
 async def run(core: Core, gateway: Gateway, *, holder: str, shard: int) -> None:
-    """Until cancelled. One worker at a time does it; the others only show the same gauges."""
+    """Until cancelled. One worker at a time does it."""
     settings = PollerSettings()
     age_s, every_s = settings.poller_age_s, settings.poller_every_s
     while True:
@@ -46,7 +40,6 @@ async def run(core: Core, gateway: Gateway, *, holder: str, shard: int) -> None:
             if await reconciliation.take_job(core.db, "poll", holder, lease_s=LEASE_S):
                 await once(core, gateway, shard=shard, age_s=age_s)
                 await reconciliation.finish_job(core.db, "poll", holder, after_s=every_s)
-            await measure(core)
         except errors.Unavailable as error:
             log.warning("the poller waits for the database", error=str(error))
         await asyncio.sleep(every_s)
@@ -60,15 +53,6 @@ async def once(core: Core, gateway: Gateway, *, shard: int, age_s: float) -> int
     if asked or settled or closed:
         log.info("polled", asked=asked, settled=settled, closed=closed)
     return asked + settled + closed
-
-
-async def measure(core: Core) -> None:
-    """Set the gauges. Errors: Unavailable."""
-    waiting = await reconciliation.get_waiting(core.db)
-    DUE.set(waiting.due)
-    OLDEST.set(waiting.oldest_s)
-    ORPHANS.set(waiting.orphans)
-    CASES.set(waiting.cases)
 
 
 async def _unknown(core: Core, gateway: Gateway, shard: int) -> int:

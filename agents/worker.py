@@ -28,13 +28,12 @@ from agents import (
     webhook_processing,
 )
 from agents.core import Core, PostgresOwnership
+from agents.monitor import Monitor
 from agents.reconciler import Reconciler
-from agents.queues import Queue
 from agents.refunder import Refunder
 from agents.relay import Relay
 from agents.reversals import Reversals
 from agents.settings import InvoiceSettings
-from agents.upkeep import Upkeep
 from agents.verifier import Verifier
 from agents.writer import StreamWriter
 from gateway.client import open_client
@@ -42,7 +41,8 @@ from gateway.settings import GatewaySettings
 from gateway.storage import open_storage
 from sql.db import Database
 from streams.app import make_app
-from streams.batches import Batch
+from streams.batches import Batch, Handler
+from streams.lag import LagReader
 from streams.runner import run_batches
 from streams.settings import StreamSettings
 from streams.telemetry.batches import told
@@ -77,11 +77,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         notifications_billing.TOPIC: lambda batch: notifications_billing.handle(core, batch),
     }
     app = make_app(settings, ownership, topics=handlers)
-    upkeep = Upkeep(
-        core, ownership, handlers, address=settings.address, holder=f"{name}/{uuid4()}", shard=shard
-    )
-    for queue in upkeep.queues.values():
-        _declare(app, queue, concurrency)
+    for topic, handler in handlers.items():
+        _declare(app, topic, told(handler), concurrency)
 
     relay = Relay(core)
 
@@ -100,6 +97,10 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
             group.create_task(poller.run(core, gateway, holder=holder, shard=shard), name="poller")
             group.create_task(Reconciler(core, gateway, holder=holder).run(), name="reconciler")
 
+    async def watch() -> None:
+        async with LagReader(settings.address) as lag:
+            await Monitor(core, ownership, lag, holder=f"{name}/{uuid4()}").run()
+
     async def render() -> None:
         async with open_storage() as storage:
             await invoice_render.run(core, storage)
@@ -107,12 +108,12 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     for loop in (
         relay.run,
         relay.sweep,
+        watch,
         verify,
         refund,
         reconcile,
         render,
-        *upkeep.loops,
-        lambda: retries.run(core, ownership, upkeep.breakers),
+        lambda: retries.run(core, ownership),
         lambda: overdue_holds.run(core),
         lambda: payment_processing.run_retries(core, ownership),
         lambda: invoice_generate.run_retries(core, ownership, terms),
@@ -124,10 +125,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     return app
 
 
-def _declare(app: faust.App, queue: Queue, concurrency: int) -> None:
-    handler = told(queue.handle)
-
+def _declare(app: faust.App, topic: str, handler: Handler, concurrency: int) -> None:
     async def agent(stream: Any) -> None:
-        await run_batches(app, stream, handler, concurrency=concurrency, isolation=queue)
+        await run_batches(app, stream, handler, concurrency=concurrency)
 
-    app.agent(app.topic(queue.topic), name=queue.topic)(agent)
+    app.agent(app.topic(topic), name=topic)(agent)

@@ -13,6 +13,7 @@ import asyncpg
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from sql import metrics
 from sql.errors import Unavailable, is_passing
 
 Row = asyncpg.Record
@@ -42,6 +43,14 @@ class Database:
         self._settings = settings or DatabaseSettings()
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool[Row] | None = None
+        metrics.POOLS.add(self)
+
+    def connections(self) -> tuple[int, int, int]:
+        """The pool's connections in use, idle, and at most."""
+        if self._pool is None:
+            return 0, 0, self._settings.database_pool_size
+        idle = self._pool.get_idle_size()
+        return self._pool.get_size() - idle, idle, self._settings.database_pool_size
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings | None = None, *, attempts: int = 8) -> Self:
@@ -127,5 +136,6 @@ def passing_faults() -> Iterator[None]:
         yield
     except Exception as error:
         if is_passing(error):
+            metrics.UNAVAILABLE.labels(getattr(error, "sqlstate", None) or type(error).__name__).inc()
             raise Unavailable(str(error) or type(error).__name__) from error
         raise

@@ -39,8 +39,11 @@ class LagReader:
         found: dict[str, dict[int, int]] = {}
         for topic, offsets in positions.items():
             for partition, next_offset in offsets.items():
-                last_chunk = (await self._wire.stats(partition_stream(topic, partition))).committed_chunk_id
-                lag = max(0, last_chunk + 1 - next_offset) if last_chunk >= 0 else 0
+                stats = await self._wire.stats(partition_stream(topic, partition))
+                end = stats.committed_chunk_id + 1
+                lag = max(0, end - next_offset)
                 found.setdefault(topic, {})[partition] = lag
                 metrics.LAG.labels(topic, str(partition)).set(lag)
+                metrics.FIRST.labels(topic, str(partition)).set(max(0, stats.first_chunk_id))
+                metrics.STORED.labels(topic, str(partition)).set(max(0, end - max(0, stats.first_chunk_id)))
         return found

@@ -37,7 +37,7 @@ async def readyz(request: web.Request, _: Caller) -> web.StreamResponse:
 
 
 async def metrics(request: web.Request, _: Caller) -> web.StreamResponse:
-    """Prometheus' text format. Without a database: our own counters, and web_database_up 0."""
+    """Prometheus' text format: this process alone (agents/monitor.py measures the whole)."""
     services = request.app[SERVICES]
     await _ask_database(services)
     return web.Response(
@@ -46,21 +46,10 @@ async def metrics(request: web.Request, _: Caller) -> web.StreamResponse:
 
 
 async def _ask_database(services: Services) -> None:
-    measured = services.metrics
     try:
         async with asyncio.timeout(_ASK_S):
-            waiting = await status.get_gauges(services.db)
-            backlog = await status.get_backlog(services.db, services.settings.consumer_group)
+            await status.missing_migrations(services.db, _KNOWN)
     except (Unavailable, TimeoutError):
-        measured.database_up.set(0)
-        for gauge in (measured.waiting, measured.backlog, measured.oldest):
-            gauge.clear()
-        return
-    measured.database_up.set(1)
-    for kind, rows in waiting.items():
-        measured.waiting.labels(kind).set(rows)
-    measured.backlog.clear()
-    measured.oldest.clear()
-    for topic in backlog:
-        measured.backlog.labels(topic.topic).set(topic.events)
-        measured.oldest.labels(topic.topic).set(topic.oldest_s)
+        services.metrics.database_up.set(0)
+    else:
+        services.metrics.database_up.set(1)

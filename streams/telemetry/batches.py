@@ -7,12 +7,13 @@ batch without one costs a look at the headers of its messages.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
-from streams import messages
+from streams import messages, metrics
 from streams.batches import Batch, Record
 from streams.messages import BadEvent
 from streams.telemetry import carriers, tracing
@@ -22,15 +23,18 @@ Handler = Callable[[Batch], Awaitable[None]]
 
 
 def told(handler: Handler) -> Handler:
-    """The handler, with its batch bound to its log lines as `event_id` and, where tracing is on, traced."""
+    """The handler, measured, its batch bound to its log lines as `event_id` and, where tracing is on, traced."""
 
     async def handle(batch: Batch) -> None:
         name = f"{batch.topic}/{batch.partition}@{batch.from_offset}"
+        began = time.perf_counter()
         with structlog.contextvars.bound_contextvars(event_id=name):
             if tracing.on() and (carried := _carried(batch)):
                 await _traced(batch, carried, handler)
             else:
                 await handler(batch)
+        metrics.BATCH_SECONDS.labels(batch.topic).observe(time.perf_counter() - began)
+        metrics.BATCH_RECORDS.labels(batch.topic).observe(len(batch.records))
 
     return handle
 

@@ -2,9 +2,6 @@
 
 import asyncio
 
-import pytest
-
-from agents import poller
 from gateway.requests import NewOrder
 from sql import payments, reconciliation
 from sql.payments import Payment

@@ -87,7 +87,7 @@ async def test_health_readiness_and_metrics_tell_how_it_is(api: Api) -> None:
     text = (await api.get("/metrics")).body
     assert 'web_requests_total{method="POST",route="/v1/wallets",status="201"} 1.0' in text
     assert "web_database_up 1.0" in text
-    assert 'core_waiting{kind="quarantined"} 0.0' in text
+    assert 'sql_pool_connections{state="busy"}' in text
     await api.admin.execute("DELETE FROM schema_migrations WHERE version = '0011'")
     behind = await api.get("/readyz")
     assert (behind.status, behind.code, behind.body["missing"]) == (503, "migrations_missing", ["0011"])

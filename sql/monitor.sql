@@ -1,0 +1,65 @@
+-- What one worker at a time measures for Prometheus. Each query reads through an index that holds only what is open, or few rows.
+
+-- name: take_duty(holder, lease_s)
+-- Be the one who measures.
+SELECT take_duty('monitor', $1, $2);
+
+-- name: get_waits()
+-- Work that waits, by kind, and how long the oldest of it has.
+SELECT w.kind, w.n AS waiting, greatest(0, coalesce(extract(epoch FROM now() - w.since), 0))::double precision AS oldest_s
+  FROM (
+    SELECT 'usage_inbox' AS kind, count(*) AS n, min(created_at) AS since FROM usage_metering WHERE closed_at IS NULL
+    UNION ALL SELECT 'webhook_inbox', count(*), min(created_at) FROM payment_webhooks WHERE closed_at IS NULL
+    UNION ALL SELECT 'outbox_unpublished', count(*), min(created_at) FROM outbox WHERE published_at = '-infinity'
+    UNION ALL SELECT 'verifications', count(*), min(next_at) FROM verifications WHERE state = 'due' AND next_at <= now()
+    UNION ALL SELECT 'verification_orphans', count(*), min(finished_at) FROM verifications WHERE state = 'orphan'
+    UNION ALL SELECT 'fraud_checks', count(*), min(requested_at) FROM fraud_checks WHERE counts IS NULL AND NOT missed
+    UNION ALL SELECT 'refunds', count(*), min(created_at) FROM refunds WHERE next_at <= now()
+    UNION ALL SELECT 'holds_overdue', count(*), min(expires_at) FROM holds WHERE state = 'held' AND expires_at < now()
+    UNION ALL SELECT 'invoice_pdfs', count(*), min(render_after) FROM invoices WHERE rendered_at IS NULL AND render_after <= now()
+    UNION ALL SELECT 'mails', count(*), min(next_at) FROM notifications
+               WHERE channel = 'email' AND state IN ('queued', 'failed') AND next_at <= now()
+  ) w;
+
+-- name: get_retries()
+-- Parked items per topic and state.
+SELECT topic, state, count(*) AS items, coalesce(extract(epoch FROM now() - min(created_at)), 0)::double precision AS oldest_s
+  FROM retries WHERE state IN ('due', 'dead') GROUP BY topic, state;
+
+-- name: count_quarantined()
+-- Records set aside as unreadable or forged, per topic.
+SELECT topic, count(*) AS records FROM quarantine GROUP BY topic;
+
+-- name: count_outcomes(from_id, until_id)
+-- What became of the records of batches whose ids (UUIDv7) lie between two.
+SELECT topic, count(*) AS batches, sum(posted)::bigint AS posted, sum(refused)::bigint AS refused, sum(existing)::bigint AS existing,
+       sum(conflict)::bigint AS conflict, sum(parked)::bigint AS parked, sum(quarantined)::bigint AS quarantined
+  FROM batches WHERE id >= $1::uuid AND id < $2::uuid GROUP BY topic;
+
+-- name: get_totals()
+-- Payments by status, refunds by policy, grants by source: everything ever, from the daily windows.
+SELECT metric, dimension, sum(count)::bigint AS count, sum(amount_paise)::bigint AS amount_paise FROM billing_windows
+ WHERE metric IN ('payments', 'refunds', 'credits_granted') AND resolution = '1d' GROUP BY metric, dimension;
+
+-- name: get_cases()
+-- Open differences by kind, and the age of the oldest.
+SELECT kind, count(*) AS cases, extract(epoch FROM now() - min(created_at))::double precision AS oldest_s
+  FROM reconciliation_cases WHERE state = 'open' GROUP BY kind;
+
+-- name: get_reconciliation_age()
+-- Seconds since the books were last compared with the gateway's; NULL: never.
+SELECT extract(epoch FROM now() - finished_at)::double precision AS age_s FROM recon_jobs WHERE job = 'reconcile';
+
+-- name: count_incidents()
+-- How often the broker's log was not what it should be, or was mended.
+SELECT kind, count(*) AS incidents FROM stream_incidents GROUP BY kind;
+
+-- name: get_last_check()
+-- The newest run of the invariants.
+SELECT violated, behind, took_s, extract(epoch FROM now() - created_at)::double precision AS age_s FROM invariant_runs ORDER BY id DESC LIMIT 1;
+
+-- name: get_server()
+-- Connections to the server in use and allowed, the longest open transaction of ours, and the database's size.
+SELECT count(*) AS connections, current_setting('max_connections')::integer AS allowed,
+       coalesce(extract(epoch FROM now() - min(xact_start)), 0)::double precision AS transaction_s, pg_database_size(current_database()) AS bytes
+  FROM pg_stat_activity WHERE backend_type = 'client backend';
