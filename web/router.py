@@ -81,6 +81,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     reads("/v1/payments/{id}", payments.get_payment, NoQuery, scope=Scope.PAYMENTS_READ, answer=PaymentAnswer),
     writes("/v1/payments/{id}/refunds", refunds.create_refund, refunds.NewRefund,
            scope=Scope.REFUNDS_WRITE, answer=refunds.RefundAnswer),
+    reads("/v1/payments/{id}/refunds", refunds.list_refunds, NoQuery, scope=Scope.REFUNDS_READ, answer=refunds.Refunds),
     reads("/v1/refunds/{id}", refunds.get_refund, NoQuery, scope=Scope.REFUNDS_READ, answer=refunds.RefundAnswer),
     writes("/v1/refunds/{id}/payout", refunds.decide_payout, refunds.PayoutVerdict,
            scope=Scope.REFUNDS_STAFF, answer=refunds.RefundAnswer),

@@ -45,6 +45,12 @@ class RefundAnswer(Answer, frozen=True):
     finished_at: datetime | None
 
 
+class Refunds(Answer, frozen=True):
+    """All refunds of a payment, the oldest first."""
+
+    items: list[RefundAnswer]
+
+
 class PayoutVerdict(Body, frozen=True):
     """POST /v1/refunds/{id}/payout: about a refund that is too old for the gateway."""
 
@@ -96,6 +102,15 @@ async def create_refund(call: Call, body: NewRefund) -> Reply:
             refundable_paise=await refunds.get_refundable(db, payment.id) or 0,
         )
     return Reply(_shown(asked.refund), 201 if asked.outcome == "created" else 200)
+
+
+async def list_refunds(call: Call, _: NoQuery) -> Reply:
+    """GET /v1/payments/{id}/refunds: those asked for, and those that return what was paid too much."""
+    db, payment_id = call.services.db, call.uuid("id", "payment")
+    found = await refunds.get_payment_refunds(db, payment_id)
+    if not found and await payments.get_payment(db, payment_id) is None:
+        raise not_found("payment")
+    return Reply(Refunds(items=[_shown(refund) for refund in found]))
 
 
 async def get_refund(call: Call, _: NoQuery) -> Reply:
