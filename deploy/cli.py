@@ -57,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
     psql.add_argument("--role", default="readonly", choices=["readonly", "app", "migrator", "admin"])
     psql.set_defaults(action=commands.psql)
 
+    reconcile = add(
+        "reconcile",
+        help="the cases of reconciliation: list, show, assign, resolve, run, clearing",
+        add_help=False,
+    )
+    reconcile.set_defaults(action=commands.reconcile)
+
     bench = add("bench", help="measure one thing; ./dev bench --help names them", add_help=False)
     bench.set_defaults(action=commands.bench)
 
@@ -74,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    passes_on = options.command in ("test", "psql", "bench", "faults")
+    passes_on = options.command in ("test", "psql", "bench", "faults", "reconcile")
     if rest and not passes_on:
         root.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest

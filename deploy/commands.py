@@ -84,6 +84,12 @@ def env(options: argparse.Namespace) -> int:
     return 0
 
 
+def reconcile(options: argparse.Namespace) -> int:
+    """`python -m agents.reconcile` on the running stack, or on what the environment names."""
+    given = os.environ if "DATABASE_URL" in os.environ else {**running(), **os.environ}
+    return _tool([sys.executable, "-m", "agents.reconcile", *options.rest], environment=dict(given))
+
+
 def verify(options: argparse.Namespace) -> int:
     """The invariants, by name; the rows of each that does not hold."""
     from sql import invariants
@@ -149,6 +155,11 @@ def _setting(*names: str) -> str:
     given = [os.environ[name] for name in names if name in os.environ]
     if given:
         return given[0]
+    found = running()
+    return next(found[name] for name in names if name in found)
+
+
+def running() -> dict[str, str]:
+    """The running stack's settings. Errors: ServerError if none runs."""
     words = [shlex.split(line)[1].partition("=") for line in _exports().splitlines()]
-    running = {name: value for name, _, value in words}
-    return next(running[name] for name in names if name in running)
+    return {name: value for name, _, value in words}

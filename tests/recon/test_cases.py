@@ -197,10 +197,19 @@ async def test_a_person_works_through_the_cases_at_a_terminal(
     assert answers[4][1] == "0 cases\n"
 
 
-async def test_the_command_line_runs_as_a_program(desk: Desk) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agents.reconcile", "list",
-        cwd=CHECKOUT, env={"DATABASE_URL": desk.till.app_url, "PATH": "/usr/bin"}, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, _ = await process.communicate()
-    assert (process.returncode, out) == (0, b"0 cases\n")
+@pytest.mark.parametrize("program", [["agents.reconcile"], ["deploy.cli", "reconcile"]])
+async def test_the_command_line_runs_as_a_program(desk: Desk, program: list[str]) -> None:
+    await reconciliation.open_cases(desk.till.db, [difference()])
+    (case,) = await desk.cases()
+
+    async def said(*words: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", *program, *words,
+            cwd=CHECKOUT, env={"DATABASE_URL": desk.till.app_url, "PATH": "/usr/bin"}, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, _ = await process.communicate()
+        return process.returncode, out.decode()
+
+    assert await said("resolve", str(case.id), "--note", "it was a test") == (0, "resolved\n")
+    assert await said("list", "--state", "open") == (0, "0 cases\n")
+    assert (await said("show", str(case.id)))[1].count("it was a test") == 1
