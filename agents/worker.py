@@ -30,10 +30,12 @@ from agents import (
 from agents.core import Core, PostgresOwnership
 from agents.monitor import Monitor
 from agents.reconciler import Reconciler
+from agents.queues import Queue
 from agents.refunder import Refunder
 from agents.relay import Relay
 from agents.reversals import Reversals
 from agents.settings import InvoiceSettings
+from agents.upkeep import Upkeep
 from agents.verifier import Verifier
 from agents.writer import StreamWriter
 from gateway.client import open_client
@@ -41,7 +43,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage import open_storage
 from sql.db import Database
 from streams.app import make_app
-from streams.batches import Batch, Handler
+from streams.batches import Batch
 from streams.lag import LagReader
 from streams.runner import run_batches
 from streams.settings import StreamSettings
@@ -77,8 +79,11 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         notifications_billing.TOPIC: lambda batch: notifications_billing.handle(core, batch),
     }
     app = make_app(settings, ownership, topics=handlers)
-    for topic, handler in handlers.items():
-        _declare(app, topic, told(handler), concurrency)
+    upkeep = Upkeep(
+        core, ownership, handlers, address=settings.address, holder=f"{name}/{uuid4()}", shard=shard
+    )
+    for queue in upkeep.queues.values():
+        _declare(app, queue, concurrency)
 
     relay = Relay(core)
 
@@ -113,7 +118,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         refund,
         reconcile,
         render,
-        lambda: retries.run(core, ownership),
+        *upkeep.loops,
+        lambda: retries.run(core, ownership, upkeep.breakers),
         lambda: overdue_holds.run(core),
         lambda: payment_processing.run_retries(core, ownership),
         lambda: invoice_generate.run_retries(core, ownership, terms),
@@ -125,8 +131,10 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     return app
 
 
-def _declare(app: faust.App, topic: str, handler: Handler, concurrency: int) -> None:
-    async def agent(stream: Any) -> None:
-        await run_batches(app, stream, handler, concurrency=concurrency)
+def _declare(app: faust.App, queue: Queue, concurrency: int) -> None:
+    handler = told(queue.handle)
 
-    app.agent(app.topic(topic), name=topic)(agent)
+    async def agent(stream: Any) -> None:
+        await run_batches(app, stream, handler, concurrency=concurrency, isolation=queue)
+
+    app.agent(app.topic(queue.topic), name=queue.topic)(agent)
