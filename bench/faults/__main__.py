@@ -9,14 +9,20 @@ from typing import Final
 
 import uvloop
 
-from bench.faults import network, processes, report
+from bench.faults import broker, database, gateway, network, processes, report
 from bench.faults.kinds import Kind
 from bench.faults.load import Rates
 from bench.faults.run import run
 from deploy.local.process import ServerError
 from deploy.local.stack import LOCAL
 
-DECK: Final[tuple[Kind, ...]] = (*processes.KINDS, *network.KINDS)
+DECK: Final[tuple[Kind, ...]] = (
+    *processes.KINDS,
+    *network.KINDS,
+    *database.KINDS,
+    *broker.KINDS,
+    *gateway.KINDS,
+)
 
 
 async def main(args: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """What the judge reads: the books as rows, the broker's ends, the gateway's own truth."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,11 @@ async def open_work(db: Database) -> list[str]:
     return work + [
         f"{r['slices']} slices to {r['way']} after {r['applied']}, from {r['first']}" for r in slices
     ]
+
+
+async def incidents(db: Database) -> Counter[Place]:
+    """How many times the system has noticed that a partition's log was not what it should be."""
+    return Counter({(r["topic"], r["partition"]): int(r["incidents"]) for r in await db.rows(Q["incidents"])})
 
 
 async def ends(system: System) -> dict[Place, int]:

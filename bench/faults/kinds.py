@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, ParamSpec
 
 from bench.faults.load import Load
@@ -16,12 +16,32 @@ Lane = Literal["parts", "messages"]
 P = ParamSpec("P")
 
 
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """A stream that ended at `before` and then at `after`; its group had read up to `consumed`.
+
+    `incidents` is how many the system had noticed of this partition before.
+    """
+
+    topic: str
+    partition: int
+    before: int
+    after: int
+    consumed: int
+    incidents: int
+
+
 @dataclass(slots=True)
 class Scene:
-    """What a fault works on."""
+    """What a fault works on, and what it leaves to be judged.
+
+    `raw_at_risk` counts faults that may lose what was published without our client.
+    """
 
     system: System
     load: Load
+    truncations: list[Truncation] = field(default_factory=list)
+    raw_at_risk: int = 0
 
 
 Inject = Callable[[Scene, random.Random], AbstractAsyncContextManager[str]]

@@ -170,10 +170,14 @@ class Load:
                 await asyncio.sleep(self._random.uniform(0.3, 1.0))
             self.log.sent_again += len(ids)
 
-    async def _use_client(self) -> None:
+    async def flood(self, count: int) -> None:
+        """So many events at once by our client."""
+        await self._use_client(count)
+
+    async def _use_client(self, count: int = 5) -> None:
         """Our client: events are taken in the order of the calls, and kept until they have their outcome."""
         assert self._publisher is not None
-        uses = [self._use("client") for _ in range(5)]
+        uses = [self._use("client") for _ in range(count)]
         again = [use for use in uses if self._random.random() < self.twice]
         self.log.sent_again += len(again)
         try:

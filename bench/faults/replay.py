@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +21,12 @@ TABLES: Final = tuple(name for name in _Q if name != _REWIND)
 QUIET_S: Final = 1.0
 
 
-async def drained(system: System, db: Database, *, deadline_s: float) -> list[str]:
+async def drained(
+    system: System, db: Database, *, deadline_s: float, tell: Callable[[str], None]
+) -> list[str]:
     """Wait until every record is consumed and nothing is on its way; what is left at the deadline, in words."""
     end = time.monotonic() + deadline_s
+    told_at = time.monotonic()
     quiet_since: float | None = None
     left = ["nothing was asked yet"]
     while time.monotonic() < end:
@@ -31,6 +35,9 @@ async def drained(system: System, db: Database, *, deadline_s: float) -> list[st
         except (Unavailable, OSError, Refused) as error:
             left = [str(error)]
         now = time.monotonic()
+        if left and now - told_at > 5.0:
+            told_at = now
+            tell(f"  on its way: {', '.join(left[:3])}")
         quiet_since = None if left else quiet_since or now
         if quiet_since is not None and now - quiet_since >= QUIET_S:
             return []
@@ -59,23 +66,24 @@ async def rows(db: Database) -> Counter[tuple[str, str]]:
 
 async def rewind(system: System, db: Database) -> int:
     """With the workers stopped, put every partition back to the first record there is; returns how many."""
-    stand = {place: row for place, row in (await books.positions(db)).items() if place[0] in TOPICS}
-    first = await books.firsts(system, list(stand))
-    for (topic, partition), row in stand.items():
-        offset = first[topic, partition]
-        if await db.value(_Q[_REWIND], topic, partition, GROUP, row["epoch"], offset) is None:
-            raise RuntimeError(f"{topic}-{partition} was claimed by somebody while it was rewound")
+    stand = [place for place in await books.positions(db) if place[0] in TOPICS]
+    first = await books.firsts(system, stand)
+    for topic, partition in stand:
+        if not await db.value(_Q[_REWIND], topic, partition, GROUP, first[topic, partition]):
+            raise RuntimeError(f"{topic}-{partition} could not be rewound")
     return len(stand)
 
 
-async def replay(system: System, db: Database, *, deadline_s: float) -> tuple[Counter[str], list[str]]:
+async def replay(
+    system: System, db: Database, *, deadline_s: float, tell: Callable[[str], None]
+) -> tuple[Counter[str], list[str]]:
     """Do it; changed rows by table (changed in place counts twice: the old and the new), and what was not consumed in time."""
     await system.stop_workers()
     before = await rows(db)
     await rewind(system, db)
     await system.start_workers()
     await asyncio.sleep(2.0)
-    left = await drained(system, db, deadline_s=deadline_s)
+    left = await drained(system, db, deadline_s=deadline_s, tell=tell)
     after = await rows(db)
     changed = (before - after) + (after - before)
     tables: Counter[str] = Counter()

@@ -1,8 +1,8 @@
 -- Reading every stream once more: how it is asked for, and a digest of each row that must not change by it.
 
--- name: rewind_partition(topic, partition, consumer_group, epoch, first_offset)
--- As after a loss of the log: a new incarnation, from its first record on.
-SELECT epoch FROM reincarnate_partition($1, $2, $3, $4, $5);
+-- name: rewind_partition(topic, partition, consumer_group, first_offset)
+-- A new incarnation, from the first record on.
+SELECT rewind_partition($1, $2, $3, $4, 'faults', 'everything is read once more');
 
 -- name: wallets()
 SELECT md5((to_jsonb(r) - '{updated_at}'::text[])::text) AS digest FROM wallets r;

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench.faults import books, replay
 from bench.faults.canary import Canary
+from bench.faults.gateway import USUAL, chance
 from bench.faults.judge import judge
 from bench.faults.kinds import Kind, Scene
 from bench.faults.load import Load, Rates
@@ -60,6 +61,7 @@ async def _under_load(
 ) -> Outcome:
     await load.open(db)
     scene = Scene(system, load)
+    await chance(scene, USUAL)
     canary = Canary(load)
     nemesis = Nemesis(scene, canary, seed, deck, tell)
     sending = asyncio.create_task(load.run())
@@ -72,7 +74,8 @@ async def _under_load(
         tell("healed; the last callers")
         async with asyncio.timeout(DRAIN_S):
             await sending
-        return await _examine(system, db, load, seed, nemesis, tell)
+        watching.cancel()
+        return await _examine(db, scene, seed, nemesis, tell)
     finally:
         watching.cancel()
         sending.cancel()
@@ -81,9 +84,8 @@ async def _under_load(
         await load.close()
 
 
-async def _examine(
-    system: System, db: Database, load: Load, seed: int, nemesis: Nemesis, tell: Tell
-) -> Outcome:
+async def _examine(db: Database, scene: Scene, seed: int, nemesis: Nemesis, tell: Tell) -> Outcome:
+    system, load = scene.system, scene.load
     tell("draining")
     # The gateway repeats what was not answered 200 after two minutes: let them pass on its clock.
     await load.web.simulate("/sim/clock/advance", {"seconds": 130})
@@ -92,12 +94,16 @@ async def _examine(
         await load.settled(DRAIN_S)
     except (TimeoutError, PublishError) as error:
         left.append(f"our client: {error or 'events without an outcome'}")
-    left += await replay.drained(system, db, deadline_s=DRAIN_S)
+    left += await replay.drained(system, db, deadline_s=DRAIN_S, tell=tell)
     tell(f"judging; left: {', '.join(left) or 'nothing'}")
     verdict = await judge(db, load.log, await books.gateway_orders(load.web))
     violations = await _invariants(system)
+    incidents = await books.incidents(db)
+    noticed = [t for t in scene.truncations if incidents[t.topic, t.partition] > t.incidents]
+    for unnoticed in set(scene.truncations) - set(noticed):
+        tell(f"not noticed: {unnoticed}")
     tell("reading every stream once more")
-    changed, late = await replay.replay(system, db, deadline_s=DRAIN_S)
+    changed, late = await replay.replay(system, db, deadline_s=DRAIN_S, tell=tell)
     again = await judge(db, load.log, await books.gateway_orders(load.web))
     verdict.differences += [
         f"after the replay: {line}" for line in again.wrong() if line not in verdict.wrong()

@@ -7,13 +7,14 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
 from bench.faults.proxy import Proxy
-from deploy import provision, supervisor
+from deploy import supervisor
 from deploy.local.ports import HOST, free_port
 from deploy.local.postgres import DATABASE, SUPERUSER, Postgres
 from deploy.local.private import private_postgres, private_rabbitmq, private_valkey
@@ -22,13 +23,23 @@ from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.valkey import Valkey
 from deploy.services import Keeper, python
 from sql.db import Database, DatabaseSettings
+from streams.topics import TOPICS, declare
 
 PARTITIONS: Final = 4
 GROUP: Final = "commdesk"
+SEGMENT_BYTES: Final = 60_000
+"""Small, so that retention has something to take away within seconds."""
 WORKERS: Final = ("worker-1", "worker-2")
 READY_S: Final = 60.0
 PUBLISHER: Final = "meter"
 RAW_PUBLISHER: Final = "bare"
+_TOPICS: Final = [replace(topic, segment_bytes=SEGMENT_BYTES) for topic in TOPICS.values()]
+
+
+def topic_arguments(topic: str) -> dict[str, Any]:
+    """Arguments of a partition's stream, as a queue is declared with over the management API."""
+    found = next(t for t in _TOPICS if t.name == topic).arguments(replicas=1)
+    return {f"x-{name.removeprefix('x-')}": int(v) if v.isdigit() else v for name, v in found.items()}
 
 
 class System:
@@ -73,7 +84,7 @@ class System:
             for server in needs:
                 proxy = self.proxies[process, server] = Proxy(servers[server])
                 await proxy.start()
-        await provision.declare_topics(self.broker.stream_url("core_admin"), PARTITIONS)
+        await declare(self.broker.stream_url("core_admin"), PARTITIONS, topics=_TOPICS)
         self._keep("simulator", self._simulator_arguments())
         for name in WORKERS:
             self._keep(name, ["agents", "--name", name])

@@ -1,5 +1,6 @@
 """The web process and the simulator as their callers see them: an answer with its status, or none."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -64,6 +65,12 @@ class Web:
     async def simulate(self, path: str, body: Mapping[str, Any]) -> Answer:
         """POST to the simulator's control door."""
         return await self._call("POST", self.simulator, path, body, {})
+
+    async def simulate_surely(self, path: str, body: Mapping[str, Any] | None) -> None:
+        """As `simulate` (None: DELETE), again until the simulator answers."""
+        method = "DELETE" if body is None else "POST"
+        while not (await self._call(method, self.simulator, path, body, {})).ok:
+            await asyncio.sleep(0.2)
 
     async def simulated(self, path: str) -> Answer:
         """GET of the simulator's control door."""

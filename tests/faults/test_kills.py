@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tails import cut_tail
+from bench.faults.tails import cut_tail
 
 from .fleet import PARTITIONS, Fleet, fleet
 

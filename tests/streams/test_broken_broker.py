@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bench.faults.tails import cut_tail
 from deploy.local.private import private_rabbitmq
 from streams import amqp
 from streams.address import Address
@@ -15,7 +16,6 @@ from streams.wire import Refused, Wire
 from tests.streams.conftest import PARTITIONS, Feed, Ledger, until
 from tests.streams.sqlite_ownership import SqliteOwnership
 from tests.streams.test_reader import STREAM, TOPIC, following, numbered, store
-from tests.tails import cut_tail
 
 SETTLED_S = 5.0
 """RabbitMQ writes down where a new stream lives a few seconds late; killed before, the stream
