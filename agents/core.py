@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import UUID
 
 from agents.intake import Secrets, Watermarks
-from sql import errors, offsets
+from sql import errors, offsets, webhooks
 from sql.batches import Emitted, Head
 from sql.db import Database
 from streams import messages
 from streams.batches import Batch, Claim, Fenced
-from streams.telemetry import carriers
+from streams.telemetry import carriers, tracing
 from streams.topics import partition_of
 
 
@@ -74,6 +75,16 @@ class Core:
         await self.writer.publish(
             [slice_message(emitted, s.topic, s.partition, s.prev_batch_no, s.events) for s in emitted.slices]
         )
+
+    async def publish_by(self, loop: str, emitted: Emitted) -> None:
+        """As `publish`, of a loop that no message brought the payments to: their traces are on their inbox rows."""
+        found: dict[str, str] = {}
+        if tracing.on():
+            ids = {UUID(known) for s in emitted.slices for known in carriers.payments_in(s.events)}
+            with suppress(errors.Unavailable):
+                found = await webhooks.get_payment_traceparents(self.db, list(ids)) if ids else {}
+        with carriers.relayed(found, by=loop):
+            await self.publish(emitted)
 
 
 def slice_message(emitted: Emitted, topic: str, partition: int, prev_batch_no: int, events: str) -> Outgoing:

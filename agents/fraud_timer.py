@@ -49,5 +49,5 @@ async def once(core: Core, *, shard: int, age_s: float = AGE_S) -> int:
     )
     if emitted is not None:
         log.warning("decided without all counts", payments=decided)
-        await core.publish(emitted)
+        await core.publish_by("fraud timer", emitted)
     return decided

@@ -84,7 +84,7 @@ async def _decide(
         else:
             await fail(core, epoch, runs[0][0], error)
     else:
-        await core.publish(committed.emitted)
+        await core.publish_by("retry", committed.emitted)
 
 
 def wallet_of(item: Parked) -> str:

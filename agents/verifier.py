@@ -180,11 +180,9 @@ class Verifier:
         return recorded.outcomes
 
     def _traced_of(self, answers: list[Answer]) -> list[Item]:
-        return (
-            [self._traced[a.payment_id] for a in answers if a.payment_id in self._traced]
-            if self._traced
-            else []
-        )
+        if not self._traced:
+            return []
+        return [self._traced[a.payment_id] for a in answers if a.payment_id in self._traced]
 
 
 def entities(lease: Lease) -> Iterator[tuple[str, str]]:

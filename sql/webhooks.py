@@ -117,6 +117,12 @@ async def get_traceparents(db: Database, order_ids: Sequence[str]) -> dict[str, 
     return {r["order_id"]: r["traceparent"] for r in rows}
 
 
+async def get_payment_traceparents(db: Database, payment_ids: Sequence[UUID]) -> dict[str, str]:
+    """The same by payment id. Errors: Unavailable."""
+    rows = await db.rows(_Q["get_payment_traceparents"], list(payment_ids))
+    return {str(r["id"]): r["traceparent"] for r in rows}
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A traced payment whose credit the dashboards' windows contain."""

@@ -13,6 +13,12 @@ SELECT id, event_type, order_id, cashfree_payment_id, refund_id, status, version
 SELECT DISTINCT ON (order_id) order_id, traceparent FROM payment_webhooks
  WHERE order_id = ANY ($1::text[]) AND traceparent IS NOT NULL ORDER BY order_id, status <> 'SUCCESS', id;
 
+-- name: get_payment_traceparents(payment_ids)
+-- The same by payment.
+SELECT DISTINCT ON (y.id) y.id, w.traceparent FROM payments y
+  JOIN payment_webhooks w ON w.order_id = y.order_id AND w.traceparent IS NOT NULL
+ WHERE y.id = ANY ($1::uuid[]) ORDER BY y.id, w.status <> 'SUCCESS', w.id;
+
 -- name: get_shown(from_at, consumer_group)
 -- Traced payments heard of since, credited, whose credit the billing windows contain: what a dashboard shows now.
 SELECT y.id, y.credited_at, w.traceparent

@@ -41,7 +41,10 @@ def find(spans: Iterable[Span], subject: str | None) -> str | None:
     """The trace about `subject` (a payment, order or inbox id); without one the newest that reached a dashboard."""
     about = [s for s in spans if subject is None or subject in str(s.attributes.get("ids", "")).split()]
     if subject is None:
-        about = [s for s in about if s.name == LAST]
+        credited = {s.trace for s in about if s.name == "wallet.credit"}
+        about = [s for s in about if s.name == LAST and s.trace in credited] or [
+            s for s in about if s.name == "wallet.credit"
+        ]
     return max(about, key=lambda s: s.start_ns).trace if about else None
 
 

@@ -72,9 +72,12 @@ def carrying(items: Sequence[Item]) -> Iterator[None]:
 
 
 @contextmanager
-def relayed(rows: Mapping[str, str]) -> Iterator[None]:
-    """Inbox rows that go onto a stream, as items for the block; `rows`: traceparent by inbox id."""
-    begun = (begin("relay", parent, [inbox], kind="producer") for inbox, parent in rows.items())
+def relayed(rows: Mapping[str, str], *, by: str = "relay") -> Iterator[None]:
+    """What goes from tables onto a stream, as items for the block; `rows`: traceparent by inbox or payment id."""
+    begun = (
+        begin(by, parent, [known], kind="producer", attributes={"ids": known})
+        for known, parent in rows.items()
+    )
     items = [item for item in begun if item is not None]
     try:
         with carrying(items):
@@ -90,6 +93,13 @@ def headers_for(events: str | bytes) -> dict[str, str]:
         return {}
     decoded = _events.decode(events)
     return _headers([{str(e[name]) for name in IDS if e.get(name) is not None} for e in decoded])
+
+
+def payments_in(events: str | bytes) -> set[str]:
+    """The payments that events (a JSON array) speak of."""
+    return {
+        str(event["payment_id"]) for event in _events.decode(events) if event.get("payment_id") is not None
+    }
 
 
 def headers_of(events: Sequence[object]) -> dict[str, str]:

@@ -32,7 +32,10 @@ _FORM: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-0[13]")
 _KINDS: Final = {
     name: SpanKind[name.upper()] for name in ("internal", "server", "client", "producer", "consumer")
 }
-_CALLED: Final = re.compile(r"\bFROM\s+([a-z_]+)\s*\(|\bSELECT\s+([a-z_]+)\s*\(", re.IGNORECASE)
+_CALLED: Final = re.compile(
+    r"\b(?:FROM|SELECT)\s+(?!unnest|coalesce|count|sum|exists)([a-z_0-9]+)\s*\(", re.IGNORECASE
+)
+_READ: Final = re.compile(r"\bFROM\s+(?!unnest)([a-z_0-9]+)", re.IGNORECASE)
 _FLUSH_S: Final = 2.0
 
 _tracer: Tracer | None = None
@@ -186,11 +189,11 @@ def parsed(text: str | None) -> SpanContext | None:
 
 
 def _statement(query: str) -> AbstractContextManager[Any]:
-    """A statement within a traced span; named for the function it calls."""
+    """A statement within a traced span; named for the function it calls or the table it reads."""
     if not trace.get_current_span().get_span_context().is_valid:
         return nullcontext()
-    found = _CALLED.search(query)
-    name = (found[1] or found[2]) if found is not None else "query"
+    found = _CALLED.search(query) or _READ.search(query)
+    name = found[1] if found is not None else "query"
     return child(f"sql {name}", {"db.system.name": "postgresql"}, kind="client")
 
 
