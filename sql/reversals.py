@@ -112,15 +112,32 @@ class Receipt:
     """Money without a sale. reason: paid_twice | rejected | mismatch; state: open | refunding | refunded."""
 
     cf_payment_id: str
+    payment_id: UUID
     reason: str
     amount_paise: int
     state: str
     refund_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
 
 
-async def get_receipts(db: Database, payment_id: UUID) -> list[Receipt]:
-    """A payment's money without a sale."""
-    return [Receipt(*row.values()) for row in await db.rows(_Q["get_receipts"], payment_id)]
+async def get_receipts(
+    db: Database,
+    payment_id: UUID | None = None,
+    *,
+    state: str | None = None,
+    after: str | None = None,
+    limit: int = 200,
+) -> list[Receipt]:
+    """Money without a sale, the newest first; `after` is the cf_payment_id of a page's last one."""
+    rows = await db.rows(_Q["get_receipts"], payment_id, state, after, limit)
+    return [Receipt(*row.values()) for row in rows]
+
+
+async def get_receipt(db: Database, cf_payment_id: str) -> Receipt | None:
+    """One receipt by the gateway's id of the payment."""
+    row = await db.row(_Q["get_receipt"], cf_payment_id)
+    return None if row is None else Receipt(*row.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +145,60 @@ class Dispute:
     """A dispute, the forced reversal it became, and the lot it brought back when it was won."""
 
     dispute_id: str
+    payment_id: UUID
+    cf_payment_id: str | None
     type: str
     status: str
     amount_paise: int
     respond_by: datetime | None
     refund_id: UUID | None
     reinstated_lot_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
 
 
-async def get_disputes(db: Database, payment_id: UUID) -> list[Dispute]:
-    """A payment's disputes."""
-    return [Dispute(*row.values()) for row in await db.rows(_Q["get_disputes"], payment_id)]
+async def get_disputes(
+    db: Database,
+    payment_id: UUID | None = None,
+    *,
+    status: str | None = None,
+    after: str | None = None,
+    limit: int = 200,
+) -> list[Dispute]:
+    """Disputes, the newest first; `after` is the id of a page's last one."""
+    rows = await db.rows(_Q["get_disputes"], payment_id, status, after, limit)
+    return [Dispute(*row.values()) for row in rows]
+
+
+async def get_dispute(db: Database, dispute_id: str) -> Dispute | None:
+    """One dispute by the gateway's id."""
+    row = await db.row(_Q["get_dispute"], dispute_id)
+    return None if row is None else Dispute(*row.values())
+
+
+async def ask_gateway(db: Database, payment_id: UUID, *, whole: bool) -> bool:
+    """Have a payment asked about now; `whole`: its refunds, receipts and disputes, too. False: unknown.
+    Errors: Unavailable.
+    """
+    return bool(await db.value(_Q["ask_gateway"], payment_id, whole) == "asked")
+
+
+async def is_answered(db: Database, payment_id: UUID) -> bool:
+    """Whether what was last asked about a payment has been answered, or could not be. Errors: Unavailable."""
+    return bool(await db.value(_Q["is_answered"], payment_id))
+
+
+async def count_retry(db: Database, payment_id: UUID) -> None:
+    """The buyer tries again with another order. Errors: Unavailable."""
+    await db.value(_Q["count_retry"], payment_id)
+
+
+async def request_invoice(db: Database, payment_id: UUID, *, shard: int, invoice_partition: int) -> str:
+    """Have a late invoice issued: asked | exists | not_credited | unknown. Errors: Unavailable.
+
+    `invoice_partition` is that of invoice.generate for the payment; the relay publishes what follows.
+    """
+    return str(await db.value(_Q["request_invoice"], uuid7(), shard, payment_id, invoice_partition))
 
 
 def as_picture(payments: Sequence[Any], refunds: Sequence[Any], disputes: Sequence[Any]) -> Picture:

@@ -399,8 +399,54 @@ BEGIN
   RETURN f.status;
 END $$;
 
+-- Somebody wants to know how a payment stands at the gateway: it is verified now, if it is not yet; with p_whole its refunds are asked for and its
+-- order is looked at as a whole, too. Workers do the asking, within the gateway's limits. Outcomes: asked; unknown.
+CREATE FUNCTION ask_gateway(p_payment uuid, p_whole boolean) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  y payments;
+BEGIN
+  SELECT * INTO y FROM payments WHERE id = p_payment FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN 'unknown'; END IF;
+  INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount)
+    SELECT y.id, y.order_id, 'asked', now(), y.amount WHERE y.verified_at IS NULL AND y.status <> 'mismatch'
+  ON CONFLICT (payment_id) DO UPDATE SET state = 'due', attempt = 0, deferrals = 0, next_at = now(), finished_at = NULL WHERE v.state <> 'done';
+  IF p_whole AND y.status IN ('credited', 'refunded', 'rejected', 'mismatch') THEN
+    UPDATE refunds f SET next_at = now(), updated_at = now()
+     WHERE f.payment_id = y.id AND f.status IN ('pending', 'failed', 'cancelled') AND f.next_at > now();
+    PERFORM inquire(ARRAY[y.order_id], 'asked');
+  END IF;
+  RETURN 'asked';
+END $$;
+
+-- The buyer tries again with another order, of which this one is told.
+CREATE FUNCTION count_retry(p_payment uuid) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  UPDATE payments SET retry_count = retry_count + 1, updated_at = now() WHERE id = p_payment
+$$;
+
+-- A credited payment whose invoice is late: it is issued now, by the agent that issues all others, on the chain api/<shard>.
+-- Outcomes: asked; exists; not_credited; unknown.
+CREATE FUNCTION request_invoice(p_batch_id uuid, p_shard integer, p_payment uuid, p_invoice_partition integer) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  y payments;
+  v_chain record;
+BEGIN
+  SELECT * INTO y FROM payments WHERE id = p_payment FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN 'unknown'; END IF;
+  IF EXISTS (SELECT FROM invoices v WHERE v.payment_id = y.id AND v.kind = 'tax_invoice') THEN RETURN 'exists'; END IF;
+  IF y.credited_at IS NULL THEN RETURN 'not_credited'; END IF;
+  SELECT * INTO v_chain FROM begin_chain('api', p_shard, 'core');
+  PERFORM FROM emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, ARRAY['invoice.generate'], ARRAY[p_invoice_partition],
+                    ARRAY[json_build_object('payment_id', y.id, 'occurred_at', y.credited_at)::text]);
+  PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link, '', 1, 1, 0, 0, 0, 0, 0, 0);
+  RETURN 'asked';
+END $$;
+
 GRANT SELECT ON order_inquiries TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION hear_events, lease_inquiries, record_inquiry, refund_receipt, decide_refund_payout TO core_app;
+GRANT EXECUTE ON FUNCTION hear_events, lease_inquiries, record_inquiry, refund_receipt, decide_refund_payout, ask_gateway, count_retry,
+  request_invoice TO core_app;
 
 RESET ROLE;
 

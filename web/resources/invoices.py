@@ -1,20 +1,32 @@
 """Invoices and credit notes as issued, and their PDFs once rendered."""
 
+from typing import Literal
+
 from aiohttp import web
 
 from gateway.storage import StorageError
-from sql import invoices
+from sql import invoices, reversals
 from sql.invoices import Invoice
 from web.auth import Caller
 from web.calls import Call, Reply, read_query
 from web.problems import Problem, not_found, unavailable
 from web.services import SERVICES
-from web.shapes import InvoiceAnswer, NoQuery
+from web.shapes import Answer, InvoiceAnswer, NoQuery, Nothing
+
+
+class InvoiceRequest(Answer, frozen=True):
+    """requested: it is being issued; issued: here it is."""
+
+    state: Literal["requested", "issued"]
+    invoice: InvoiceAnswer | None
 
 
 async def get_invoice(call: Call, _: NoQuery) -> Reply:
     """GET /v1/invoices/{id}."""
-    found = await _found(call)
+    return Reply(_shown(await _found(call)))
+
+
+def _shown(found: Invoice) -> InvoiceAnswer:
     same = (
         "id",
         "kind",
@@ -26,12 +38,29 @@ async def get_invoice(call: Call, _: NoQuery) -> Reply:
         "issued_at",
         "voided_at",
     )
-    return Reply(
-        InvoiceAnswer(
-            **{name: getattr(found, name) for name in same},
-            pdf=f"/v1/invoices/{found.id}.pdf" if found.rendered_at else None,
-        )
+    return InvoiceAnswer(
+        **{name: getattr(found, name) for name in same},
+        pdf=f"/v1/invoices/{found.id}.pdf" if found.rendered_at else None,
     )
+
+
+async def request_invoice(call: Call, _: Nothing) -> Reply:
+    """POST /v1/payments/{id}/invoice: the tax invoice of a credited payment. It is issued by itself; one that is late
+    is asked for again. 200 with the invoice, 202 while it is issued, 409 before the payment is credited.
+    """
+    db, payment_id = call.services.db, call.uuid("id", "payment")
+    partition = call.services.partition(str(payment_id))
+    outcome = await reversals.request_invoice(db, payment_id, shard=partition, invoice_partition=partition)
+    match outcome:
+        case "unknown":
+            raise not_found("payment")
+        case "not_credited":
+            raise Problem(409, "payment_not_credited", "an invoice is issued when the payment is credited")
+        case "asked":
+            return Reply(InvoiceRequest(state="requested", invoice=None), 202)
+    found = await invoices.get_invoices_of_payment(db, payment_id)
+    issued = next(invoice for invoice in found if invoice.kind == "tax_invoice")
+    return Reply(InvoiceRequest(state="issued", invoice=_shown(issued)))
 
 
 async def get_pdf(request: web.Request, caller: Caller) -> web.StreamResponse:

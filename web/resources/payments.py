@@ -9,16 +9,28 @@ from domain.packs import PACKS, Pack, UnknownPack, pack_for
 from gateway import errors as gateway_errors
 from gateway.entities import Order
 from gateway.requests import NewOrder as GatewayOrder
-from sql import payments
+from sql import payments, reversals
 from sql.ids import uuid7
 from sql.payments import Buyer, NewPayment, Payment
 from web import strict
 from web.calls import Call, Reply
 from web.problems import Problem, key_conflict, not_found
 from web.services import request_hash
-from web.shapes import AttemptAnswer, NewOrder, NoQuery, OrderAnswer, PackAnswer, Packs, PaymentAnswer
+from web.shapes import (
+    AttemptAnswer,
+    NewOrder,
+    NoQuery,
+    Nothing,
+    OrderAnswer,
+    PackAnswer,
+    Packs,
+    PaymentAnswer,
+)
 
 _OPEN_ORDER = frozenset({"created", "active"})
+_RETRIED = frozenset({"created", "active", "failed", "expired"})
+_OPEN = "ACTIVE"
+_PAID = "PAID"
 
 
 async def list_packs(call: Call, _: NoQuery) -> Reply:
@@ -32,7 +44,14 @@ async def list_packs(call: Call, _: NoQuery) -> Reply:
 
 async def create_order(call: Call, body: NewOrder) -> Reply:
     """POST /v1/payments/orders. After an unknown outcome the same key goes on where it stopped."""
-    payment, fresh, buyer = await _stored(call, body)
+    return await _ordered(
+        call, body, said=request_hash("order", msgspec.structs.asdict(body)), metadata=_metadata(body)
+    )
+
+
+async def _ordered(call: Call, body: NewOrder, *, said: bytes, metadata: dict[str, object] | None) -> Reply:
+    """The order of this key, made or found. `said` is what the same key must repeat."""
+    payment, fresh, buyer = await _stored(call, body, said, metadata)
     if payment.status == "failed" and payment.payment_session_id is None and payment.failure:
         raise Problem(
             422, "gateway_refused", payment.failure, payment_id=payment.id, order_id=payment.order_id
@@ -47,8 +66,12 @@ async def create_order(call: Call, body: NewOrder) -> Reply:
             expires_at=order.expires_at,
         )
         payment = await payments.get_payment(call.services.db, payment.id) or payment
+    return Reply(_order_answer(call, payment), 201 if fresh else 200)
+
+
+def _order_answer(call: Call, payment: Payment) -> OrderAnswer:
     session = payment.payment_session_id
-    answer = OrderAnswer(
+    return OrderAnswer(
         payment_id=payment.id,
         order_id=payment.order_id,
         status=payment.status,
@@ -59,12 +82,94 @@ async def create_order(call: Call, body: NewOrder) -> Reply:
         checkout_url=call.services.gateway_settings.checkout_url(session) if session else None,
         expires_at=payment.expires_at,
     )
-    return Reply(answer, 201 if fresh else 200)
 
 
-async def _stored(call: Call, body: NewOrder) -> tuple[Payment, bool, Buyer]:
+async def create_session(call: Call, _: Nothing) -> Reply:
+    """POST /v1/payments/{id}/session: the session in which an open order is paid, as the gateway has it now.
+    409 order_not_open where it is paid or over.
+    """
+    payment = await _found(call)
+    order = await _at_gateway(call, payment)
+    if order is None:
+        raise Problem(
+            409, "order_not_made", "the gateway does not know the order; send the order's request again"
+        )
+    if order.status != _OPEN or order.payment_session_id is None:
+        raise await _not_open(call, payment, order.status)
+    return Reply(_order_answer(call, await _opened(call, payment, order)))
+
+
+async def retry(call: Call, _: Nothing) -> Reply:
+    """POST /v1/payments/{id}/retry: pay what failed. 200 with the same order while the gateway keeps it open (an order
+    has many attempts), 201 with a new one of the same pack once it is over. 409 payment_not_failed, payment_paid.
+    """
+    call.key()
+    payment = await _found(call)
+    if payment.status not in _RETRIED:
+        raise Problem(409, "payment_not_failed", f"the payment is {payment.status}")
+    order = await _at_gateway(call, payment)
+    if order is not None and order.status == _PAID:
+        raise await _not_open(call, payment, order.status)
+    if order is not None and order.status == _OPEN and order.payment_session_id is not None:
+        return Reply(_order_answer(call, await _opened(call, payment, order)))
+    again = NewOrder(
+        user_id=payment.user_id,
+        wallet_id=payment.wallet_id,
+        pack_paise=payment.amount_paise,
+        customer_phone=payment.customer_phone,
+        device_id=payment.device_id,
+    )
+    reply = await _ordered(
+        call, again, said=request_hash("retry", payment.id), metadata={"retry_of": str(payment.id)}
+    )
+    if reply.status == 201:
+        await reversals.count_retry(call.services.db, payment.id)
+    return reply
+
+
+async def _found(call: Call) -> Payment:
+    payment = await payments.get_payment(call.services.db, call.uuid("id", "payment"))
+    if payment is None:
+        raise not_found("payment")
+    return payment
+
+
+async def _at_gateway(call: Call, payment: Payment) -> Order | None:
+    """The order as the gateway has it; None if it was never made. Errors: Problem 502, 503."""
+    try:
+        return await call.services.gateway.get_order(payment.order_id)
+    except gateway_errors.NotFound:
+        return None
+    except gateway_errors.GatewayError as error:
+        raise _no_answer(payment, error) from error
+
+
+async def _opened(call: Call, payment: Payment, order: Order) -> Payment:
+    """The payment with its order's session stored."""
+    db = call.services.db
+    await payments.order_created(
+        db,
+        payment.id,
+        cf_order_id=order.cf_order_id,
+        session_id=order.payment_session_id,
+        expires_at=order.expires_at,
+    )
+    return await payments.get_payment(db, payment.id) or payment
+
+
+async def _not_open(call: Call, payment: Payment, status: str) -> Problem:
+    """409 for an order that takes no payment; one that is paid is verified now."""
+    if status != _PAID:
+        return Problem(409, "order_not_open", f"the order is {status}", order_status=status)
+    await reversals.ask_gateway(call.services.db, payment.id, whole=False)
+    return Problem(409, "payment_paid", "the gateway has this order as paid; it is being verified")
+
+
+async def _stored(
+    call: Call, body: NewOrder, said: bytes, metadata: dict[str, object] | None
+) -> tuple[Payment, bool, Buyer]:
     """The payment's row, whether it is new, and its buyer. Errors: Problem 409, 422."""
-    key, metadata = call.key(), _metadata(body)
+    key = call.key()
     pack = _pack(body.pack_paise)
     buyer = await payments.get_buyer(call.services.db, body.user_id, body.wallet_id)
     if buyer is None:
@@ -81,7 +186,7 @@ async def _stored(call: Call, body: NewOrder) -> tuple[Payment, bool, Buyer]:
         NewPayment(
             id=payment_id,
             key=key,
-            request_hash=request_hash("order", msgspec.structs.asdict(body)),
+            request_hash=said,
             user_id=body.user_id,
             wallet_id=body.wallet_id,
             order_id=f"cd_{payment_id.hex}",
@@ -158,25 +263,29 @@ async def _order(call: Call, body: NewOrder, payment: Payment, buyer: Buyer, *, 
             failed_partition=call.services.partition("status=failed"),
         )
         raise _refused(payment, error.detail) from error
-    except gateway_errors.NotSent as error:
-        wait_s = max(1, round(error.retry_after_s))
-        raise Problem(
+    except gateway_errors.GatewayError as error:
+        raise _no_answer(payment, error) from error
+
+
+def _no_answer(payment: Payment, error: gateway_errors.GatewayError) -> Problem:
+    """503 where nothing was sent, 502 where it is not known what became of it."""
+    if isinstance(error, gateway_errors.NotSent):
+        return Problem(
             503,
             "gateway_busy",
-            "the order was not sent; try again with the same Idempotency-Key",
-            headers={"Retry-After": str(wait_s)},
+            "nothing was sent; try again with the same Idempotency-Key",
+            headers={"Retry-After": str(max(1, round(error.retry_after_s)))},
             payment_id=payment.id,
             order_id=payment.order_id,
-        ) from error
-    except gateway_errors.GatewayError as error:
-        raise Problem(
-            502,
-            "gateway_outcome_unknown",
-            "it is not known whether the order exists; try again with the same Idempotency-Key",
-            headers={"Retry-After": "2"},
-            payment_id=payment.id,
-            order_id=payment.order_id,
-        ) from error
+        )
+    return Problem(
+        502,
+        "gateway_outcome_unknown",
+        "it is not known how the order stands; try again with the same Idempotency-Key",
+        headers={"Retry-After": "2"},
+        payment_id=payment.id,
+        order_id=payment.order_id,
+    )
 
 
 def _refused(payment: Payment, detail: str) -> Problem:
@@ -191,10 +300,12 @@ def _same(order: Order, payment: Payment) -> Order:
 
 async def get_payment(call: Call, _: NoQuery) -> Reply:
     """GET /v1/payments/{id}, with every attempt to pay it."""
-    payment = await payments.get_payment(call.services.db, call.uuid("id", "payment"))
-    if payment is None:
-        raise not_found("payment")
+    return Reply(await as_answer(call, await _found(call)))
+
+
+async def as_answer(call: Call, payment: Payment) -> PaymentAnswer:
+    """A payment and its attempts, as the API shows them."""
     attempts = await payments.get_attempts(call.services.db, payment.order_id)
     fields = {name: getattr(payment, name) for name in PaymentAnswer.__struct_fields__ if name != "attempts"}
     shown = msgspec.convert(attempts, list[AttemptAnswer], from_attributes=True)
-    return Reply(PaymentAnswer(**fields, attempts=shown))
+    return PaymentAnswer(**fields, attempts=shown)

@@ -101,7 +101,7 @@ async def create_refund(call: Call, body: NewRefund) -> Reply:
             _REFUSED.get(asked.reason, ""),
             refundable_paise=await refunds.get_refundable(db, payment.id) or 0,
         )
-    return Reply(_shown(asked.refund), 201 if asked.outcome == "created" else 200)
+    return Reply(shown(asked.refund), 201 if asked.outcome == "created" else 200)
 
 
 async def list_refunds(call: Call, _: NoQuery) -> Reply:
@@ -110,12 +110,12 @@ async def list_refunds(call: Call, _: NoQuery) -> Reply:
     found = await refunds.get_payment_refunds(db, payment_id)
     if not found and await payments.get_payment(db, payment_id) is None:
         raise not_found("payment")
-    return Reply(Refunds(items=[_shown(refund) for refund in found]))
+    return Reply(Refunds(items=[shown(refund) for refund in found]))
 
 
 async def get_refund(call: Call, _: NoQuery) -> Reply:
     """GET /v1/refunds/{id}."""
-    return Reply(_shown(await _found(call)))
+    return Reply(shown(await _found(call)))
 
 
 async def decide_payout(call: Call, body: PayoutVerdict) -> Reply:
@@ -137,7 +137,7 @@ async def decide_payout(call: Call, body: PayoutVerdict) -> Reply:
     )
     if status != {"approve": "payout_approved", "decline": "rejected", "paid": "done"}[body.verdict]:
         raise Problem(409, "refund_not_there", f"the refund is {status}")
-    return Reply(_shown(await _found(call)))
+    return Reply(shown(await _found(call)))
 
 
 async def _found(call: Call) -> Refund:
@@ -147,5 +147,6 @@ async def _found(call: Call) -> Refund:
     return found
 
 
-def _shown(refund: Refund) -> RefundAnswer:
+def shown(refund: Refund) -> RefundAnswer:
+    """A refund as the API shows it."""
     return msgspec.convert(refund, RefundAnswer, from_attributes=True)

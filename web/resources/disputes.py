@@ -1,0 +1,66 @@
+"""Disputes: what banks say about payments, what it took, and what was won back."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from sql import reversals
+from streams.events import Reference
+from web.calls import Call, Reply
+from web.problems import not_found
+from web.shapes import Answer, Limit, NoQuery, Query
+
+
+class DisputesQuery(Query, frozen=True):
+    """`after` is the `next` of the page before; the rest filters. `status` is the gateway's word."""
+
+    after: Reference | None = None
+    payment_id: UUID | None = None
+    status: Annotated[str, Meta(pattern="^[A-Z_]{1,64}$")] | None = None
+    limit: Limit = 50
+
+
+class DisputeAnswer(Answer, frozen=True):
+    """A dispute as last told. `refund_id`: the forced reversal that it became; `reinstated_lot_id`: what came back
+    when it was won.
+    """
+
+    dispute_id: str
+    payment_id: UUID
+    cf_payment_id: str | None
+    type: str
+    status: str
+    amount_paise: int
+    respond_by: datetime | None
+    refund_id: UUID | None
+    reinstated_lot_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DisputesPage(Answer, frozen=True):
+    """The newest first. `next` is the cursor of the following page; null: this was the last one."""
+
+    items: list[DisputeAnswer]
+    next: str | None
+
+
+async def list_disputes(call: Call, query: DisputesQuery) -> Reply:
+    """GET /v1/disputes."""
+    found = await reversals.get_disputes(
+        call.services.db, query.payment_id, status=query.status, after=query.after, limit=query.limit + 1
+    )
+    page = found[: query.limit]
+    items = msgspec.convert(page, list[DisputeAnswer], from_attributes=True)
+    return Reply(DisputesPage(items=items, next=page[-1].dispute_id if len(found) > len(page) else None))
+
+
+async def get_dispute(call: Call, _: NoQuery) -> Reply:
+    """GET /v1/disputes/{id}."""
+    found = await reversals.get_dispute(call.services.db, call.request.match_info["id"])
+    if found is None:
+        raise not_found("dispute")
+    return Reply(msgspec.convert(found, DisputeAnswer, from_attributes=True))

@@ -1,0 +1,69 @@
+"""Money that came without a sale: what there is of it, and a person's word that returns it."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from sql import refunds, reversals
+from streams.events import Reference
+from web.calls import Call, Reply
+from web.problems import not_found
+from web.resources.refunds import shown
+from web.shapes import Answer, Limit, Nothing, Query
+
+
+class ReceiptsQuery(Query, frozen=True):
+    """`after` is the `next` of the page before; the rest filters."""
+
+    after: Reference | None = None
+    payment_id: UUID | None = None
+    state: Literal["open", "refunding", "refunded"] | None = None
+    limit: Limit = 50
+
+
+class ReceiptAnswer(Answer, frozen=True):
+    """A payment that is no sale. reason: paid_twice, rejected, mismatch. `refund_id` is what returns it."""
+
+    cf_payment_id: str
+    payment_id: UUID
+    reason: str
+    amount_paise: int
+    state: str
+    refund_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ReceiptsPage(Answer, frozen=True):
+    """The newest first. `next` is the cursor of the following page; null: this was the last one."""
+
+    items: list[ReceiptAnswer]
+    next: str | None
+
+
+async def list_receipts(call: Call, query: ReceiptsQuery) -> Reply:
+    """GET /v1/receipts."""
+    found = await reversals.get_receipts(
+        call.services.db, query.payment_id, state=query.state, after=query.after, limit=query.limit + 1
+    )
+    page = found[: query.limit]
+    items = msgspec.convert(page, list[ReceiptAnswer], from_attributes=True)
+    return Reply(ReceiptsPage(items=items, next=page[-1].cf_payment_id if len(found) > len(page) else None))
+
+
+async def return_receipt(call: Call, _: Nothing) -> Reply:
+    """POST /v1/receipts/{id}/refund: staff. Exactly that payment goes back, once; again: the same refund."""
+    db, cf_payment_id = call.services.db, call.request.match_info["id"]
+    receipt = await reversals.get_receipt(db, cf_payment_id)
+    if receipt is None:
+        raise not_found("receipt")
+    partition = call.services.partition(str(receipt.payment_id))
+    outcome, refund_id = await refunds.refund_receipt(
+        db, cf_payment_id, call.caller.principal, shard=partition, refund_partition=partition
+    )
+    refund = None if refund_id is None else await refunds.get_refund(db, refund_id)
+    if refund is None:
+        raise not_found("receipt")
+    return Reply(shown(refund), 201 if outcome == "created" else 200)
