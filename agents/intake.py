@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 import structlog
 
-from sql import offsets, publishers, queues
+from sql import offsets, publishers, queues, recovery
 from sql.batches import Bad, ParkedEvent, Progress, SessionRun, Watermark
 from sql.db import Database
 from sql.offsets import Producer
@@ -112,6 +112,7 @@ class Watermarks:
         self._db = db
         self._group = group
         self._marks: dict[tuple[str, int], dict[Producer, int]] = {}
+        self._told: set[tuple[object, ...]] = set()
         self.waiting: dict[tuple[str, int], set[str]] = {}
         """Per partition, the keys that have a parked event: what comes for them is parked behind it."""
 
@@ -222,9 +223,11 @@ class Watermarks:
             found.append(list(cast(Slice[Any], decoded.message).events))
             last = row.batch_no
         if last != up_to:
+            await self._report(batch, "slices_missing", last, up_to, f"of {producer}: nowhere")
             raise MissingSlices(
                 f"{batch.topic}/{batch.partition} of {producer}: {last} to {up_to} are nowhere"
             )
+        await self._report(batch, "gap_filled", rows[0].batch_no, up_to, f"of {producer}: from its outbox")
         log.warning(
             "repaired a gap",
             topic=batch.topic,
@@ -233,6 +236,15 @@ class Watermarks:
             up_to=up_to,
         )
         return found
+
+    async def _report(self, batch: Batch, kind: str, expected: int, found: int, detail: str) -> None:
+        """An incident, told once however often the batch is tried. `expected` and `found` are batch numbers."""
+        told = (batch.topic, batch.partition, kind, expected, found, detail)
+        if told not in self._told:
+            self._told.add(told)
+            await recovery.report_incident(
+                self._db, batch.topic, batch.partition, kind, expected, found, detail
+            )
 
 
 def _joined(runs: Sequence[SessionRun]) -> list[SessionRun]:

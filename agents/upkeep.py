@@ -1,15 +1,21 @@
-"""What keeps a worker's queues going beside its agents: isolation, breakers, retries, dead letters, delayed events."""
+"""What keeps a worker's queues going beside its agents: isolation, breakers, retries, dead letters, delayed events,
+and what the broker lost.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
+
+import faust
 
 from agents import delays, queues
 from agents.breakers import Breakers
 from agents.core import Core, PostgresOwnership
 from agents.dead_letters import DeadLetters
 from agents.queues import Queue
+from agents.recovery import Recovery
 from streams.address import Address
 from streams.batches import Batch
+from streams.repair import reader_of
 
 OWN_WAY: Final = frozenset({"wallet.debit", "wallet.credit", "payment.processing", "invoice.generate"})
 """Topics whose commit decides parked items by itself, with their own loops."""
@@ -29,6 +35,7 @@ class Upkeep:
         address: Address,
         holder: str,
         shard: int,
+        app: faust.App,
     ) -> None:
         self.breakers = Breakers(core.db, holder)
         self.queues = {
@@ -36,9 +43,12 @@ class Upkeep:
             for topic, handle in handlers.items()
         }
         letters = DeadLetters(core.db, address, holder=holder)
+        recovery = Recovery(core, ownership, address, holder=holder, reader=lambda: reader_of(app))
         self.loops: list[Callable[[], Awaitable[None]]] = [
             self.breakers.run,
             lambda: queues.run_retries(core, self.queues),
             letters.run,
             lambda: delays.run(core, shard=shard),
+            recovery.run,
+            recovery.run_survey,
         ]

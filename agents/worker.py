@@ -80,7 +80,13 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     }
     app = make_app(settings, ownership, topics=handlers)
     upkeep = Upkeep(
-        core, ownership, handlers, address=settings.address, holder=f"{name}/{uuid4()}", shard=shard
+        core,
+        ownership,
+        handlers,
+        address=settings.address,
+        holder=f"{name}/{uuid4()}",
+        shard=shard,
+        app=app,
     )
     for queue in upkeep.queues.values():
         _declare(app, queue, concurrency)

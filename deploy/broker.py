@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from streams.topics import ROLES, Permissions
+from streams.topics import ROLES, TOPICS, Permissions, partition_stream
 
 VHOST = "commdesk"
 MINIMUM_VERSION = (4, 0)
@@ -94,6 +94,30 @@ class Management:
         for user, grant in {**USERS, superuser: _EVERYTHING}.items():
             body = {"configure": grant.configure, "write": grant.write, "read": grant.read}
             await self.request("PUT", f"/api/permissions/{quote(name, safe='')}/{quote(user)}", body)
+
+    async def restore_partition(self, vhost: str, topic: str, partition: int, *, replicas: int = 1) -> None:
+        """Make a partition stream of a topic again, empty, where somebody deleted it; what exists stays.
+
+        Errors: BrokerError.
+        """
+        host, stream = quote(vhost, safe=""), partition_stream(topic, partition)
+        kept = TOPICS[topic].arguments(replicas=replicas)
+        arguments = {
+            "x-queue-type": "stream",
+            "x-queue-leader-locator": kept["queue-leader-locator"],
+            "x-max-age": kept["max-age"],
+            "x-max-length-bytes": int(kept["max-length-bytes"]),
+            "x-stream-max-segment-size-bytes": int(kept["stream-max-segment-size-bytes"]),
+            "x-initial-cluster-size": replicas,
+        }
+        await self.request(
+            "PUT", f"/api/queues/{host}/{quote(stream)}", {"durable": True, "arguments": arguments}
+        )
+        binding = {
+            "routing_key": str(partition),
+            "arguments": {"x-stream-partition-order": partition},
+        }
+        await self.request("POST", f"/api/bindings/{host}/e/{quote(topic)}/q/{quote(stream)}", binding)
 
     async def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with its streams."""

@@ -111,7 +111,8 @@ WITH on_its_way AS (
      AND o.batch_no > coalesce((SELECT max(m.last_batch_no) FROM producer_watermarks m WHERE m.topic = o.dest_topic AND m.partition = o.dest_partition
        AND m.producer_topic = o.producer_topic AND m.producer_partition = o.producer_partition AND m.producer_group = o.producer_group), 0)
   UNION ALL
-  SELECT (r.payload -> 'extra' ->> 'payment_id')::uuid FROM retries r WHERE r.topic = 'wallet.credit' AND r.state IN ('due', 'dead')
+  SELECT coalesce(r.payload -> 'extra' ->> 'payment_id', r.payload -> 'event' ->> 'payment_id')::uuid FROM retries r
+   WHERE r.topic = 'wallet.credit' AND r.state IN ('due', 'dead')
 ), bought AS (
   SELECT source_id, count(*) AS n, min(amount_credits) AS credits FROM wallet_transactions WHERE transaction_type = 'purchase' GROUP BY source_id
 )
@@ -192,6 +193,11 @@ WITH told AS (
    WHERE o.dest_topic = 'analytics.billing'
      AND o.batch_no > coalesce((SELECT max(m.last_batch_no) FROM producer_watermarks m WHERE m.topic = o.dest_topic AND m.partition = o.dest_partition
        AND m.producer_topic = o.producer_topic AND m.producer_partition = o.producer_partition AND m.producer_group = o.producer_group), 0)
+  UNION ALL  -- set aside, and visible as such
+  SELECT e ->> 'metric', coalesce(d.key, ''), (e ->> 'minute')::timestamptz, (e ->> 'count')::bigint, (e ->> 'credits')::bigint, (e ->> 'amount_paise')::bigint
+    FROM retries r CROSS JOIN LATERAL (SELECT r.payload -> 'event') x (e)
+    LEFT JOIN LATERAL (SELECT string_agg(k || '=' || v, ',' ORDER BY k COLLATE "C") AS key FROM jsonb_each_text(e -> 'dimension') x (k, v)) d ON true
+   WHERE r.topic = 'analytics.billing' AND r.state IN ('due', 'dead', 'purged') AND r.payload ? 'event'
 ), earned AS (
   SELECT transaction_id, sum(recognised_paise) AS paise FROM lot_consumptions GROUP BY transaction_id
 ), happened AS (

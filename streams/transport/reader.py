@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 from rstream.constants import OffsetType
+from rstream.exceptions import StreamDoesNotExist
 
 from streams import metrics
 from streams.address import Address
@@ -35,6 +36,7 @@ GRACE_S = 2.0
 _MAX_SUBSCRIPTIONS = 255
 _BACKOFF_S = (0.05, 2.0)
 _REQUEUE_S = 0.3
+_ABSENT_S = 2.0
 _SETTLE_S = 0.05
 """A connection that closes right after it gave a partition back leaves that partition to nobody
 (RabbitMQ 4.0).
@@ -177,10 +179,14 @@ class Reader:
         while not self.leaving:
             wire = self.wire
             try:
+                absent = 0
                 async with self._joining, self.ownership.join_lock():
                     for _, partition in sorted(self.partitions.items()):
                         if partition.subscription is None and wire is self.wire and wire is not None:
-                            await self._subscribe(wire, partition)
+                            absent += not await self._subscribe_if_there(wire, partition)
+                if absent:
+                    await asyncio.sleep(_ABSENT_S * random.uniform(0.5, 1.0))
+                    continue
             except Exception as error:
                 if wire is not self.wire or wire is None or not wire.alive:
                     return
@@ -189,6 +195,17 @@ class Reader:
                 delay = min(delay * 2, _BACKOFF_S[1])
             else:
                 return
+
+    async def _subscribe_if_there(self, wire: Wire, partition: Partition) -> bool:
+        """False for a stream that somebody deleted: the others are read, and it too once it is there again."""
+        try:
+            await self._subscribe(wire, partition)
+        except Refused as error:
+            if error.code != StreamDoesNotExist.code:
+                raise
+            log.error("stream_absent", stream=partition.stream)
+            return False
+        return True
 
     async def _subscribe(self, wire: Wire, partition: Partition) -> None:
         number = self._free.pop()
@@ -333,7 +350,7 @@ class Reader:
         if partition.claim is None or partition.halted is not None or not chunk.user:
             self._credit.give_back(partition)
             return
-        if not partition.verified and not self._verify(partition, chunk):
+        if not partition.verified and not partition.doubted and not self._verify(partition, chunk):
             self._credit.give_back(partition)
             return
         self._credit.keep(partition, chunk)
@@ -354,15 +371,43 @@ class Reader:
             self.corrupt(partition, error)
             return False
         if verdict is Verdict.SAME:
-            partition.verified = True
-            if partition.open:
-                metrics.PARTITIONS_OPEN.labels(partition.topic).inc()
+            self._open(partition)
             return True
         if verdict is Verdict.CUT:
-            self.halt(partition, chunk.first)
-        else:
-            self.reincarnate(partition, f"{verdict.value}: the broker has {chunk.first}..{chunk.end - 1}")
+            partition.doubted = True
+            self._spawn(self._look_back(partition, chunk.first))
+            return True
+        self.reincarnate(partition, f"{verdict.value}: the broker has {chunk.first}..{chunk.end - 1}")
         return False
+
+    def _open(self, partition: Partition) -> None:
+        partition.verified, partition.doubted = True, False
+        if partition.open:
+            metrics.PARTITIONS_OPEN.labels(partition.topic).inc()
+
+    async def _look_back(self, partition: Partition, came: int) -> None:
+        """What is missing before the first record that came: deleted, or never a record? The broker's notes take
+        offsets too, and a stream that begins with them has lost nothing.
+        """
+        claim, wire = partition.claim, self.wire
+        if claim is None or wire is None:
+            return
+        try:
+            first = (await wire.stats(partition.stream)).first_chunk_id
+        except (OSError, Refused) as error:
+            log.warning("look_back_failed", stream=partition.stream, error=str(error))
+            self.requeue(partition)
+            return
+        if partition.claim is not claim:
+            return
+        if first > claim.next_offset:
+            self.halt(partition, came)
+        elif claim.last_offset is not None:
+            self.reincarnate(partition, f"the last record read is gone: the broker has {first}, then {came}")
+        else:
+            self._open(partition)
+            if partition.waiting and partition.open:
+                self.on_data(partition)
 
     def corrupt(self, partition: Partition, error: CorruptChunk) -> None:
         """A checksum is wrong: read the partition anew."""

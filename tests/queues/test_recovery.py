@@ -1,0 +1,226 @@
+"""What the broker lost is noticed, counted, published again, and applied once: real servers, real workers' parts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from agents import analytics_billing, wallet_debit
+from agents.breakers import Breakers
+from agents.core import Core, PostgresOwnership
+from agents.queues import Queue
+from agents.recovery import Recovery
+from agents.relay import Relay
+from agents.writer import StreamWriter
+from deploy.broker import Management
+from sql import recovery
+from sql.db import Database, DatabaseSettings
+from streams.address import Address
+from streams.link import Link
+from streams.runner import Lanes
+from streams.topics import declare, partition_stream
+from streams.transport.reader import Reader
+from streams.transport.watchdog import Watchdog
+from tests.agents.conftest import GROUP, Kept, World
+from tests.conftest import Broker
+from tests.conftest import Database as Prepared
+
+PARTITIONS = 2
+TOPICS = ("wallet.debit", "analytics.billing")
+
+
+@dataclass
+class Desk:
+    """A worker's parts in this process, over a real broker and a real database."""
+
+    core: Core
+    ownership: PostgresOwnership
+    broker: Broker
+    admin: asyncpg.Connection
+    mending: Recovery
+    readers: dict[str, Reader]
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The agents, the relay and the recovery, while the block runs."""
+        self.ownership.epochs.clear()
+        breakers = Breakers(self.core.db, "test")
+        handlers = {
+            "wallet.debit": partial(wallet_debit.handle, self.core),
+            "analytics.billing": partial(analytics_billing.handle, self.core),
+        }
+        reader = Reader(Address.parse(self.broker.url), self.ownership, group=GROUP, owner="here")
+        lanes = {
+            topic: Lanes(
+                reader,
+                (queue := Queue(self.core, self.ownership, topic, handle, breakers)).handle,
+                max_records=100,
+                max_bytes=1 << 20,
+                concurrency=2,
+                isolation=queue,
+            )
+            for topic, handle in handlers.items()
+        }
+        reader.on_data = lambda partition: lanes[partition.topic].wake(partition)
+        self.readers["now"] = reader
+        await reader.start()
+        reader.follow(dict.fromkeys(TOPICS, PARTITIONS))
+        tasks = [
+            asyncio.create_task(work)
+            for work in (
+                Watchdog(reader, unverified_s=0.5).run(),
+                Relay(self.core).run(),
+                Relay(self.core).sweep(),
+                self.mending.run(),
+                self.mending.run_survey(),
+            )
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for lane in lanes.values():
+                await lane.stop(deadline_s=2)
+            await reader.leave(deadline_s=2)
+
+    async def wallet(self, credits: int) -> UUID:
+        world = World(self.core, Kept(), self.ownership, self.admin)
+        return await world.wallet(credits)
+
+    async def charge(self, wallet: UUID, count: int, start: int = 0) -> None:
+        """Usage events in the inbox, as the API accepts them."""
+        await self.admin.execute(
+            """INSERT INTO usage_metering (idempotency_key, id, principal, event_id, wallet_id, feature, quantity, credits,
+                                           request_hash, occurred_at)
+               SELECT 'api:e' || n, gen_random_uuid(), 'api', 'e' || n, $1, 'chat', 1, 1, '', now()
+                 FROM generate_series($2::int, $3::int) n""",
+            wallet,
+            start,
+            start + count - 1,
+        )
+
+    async def spent(self) -> int:
+        return int(
+            await self.admin.fetchval("SELECT count(*) FROM wallet_transactions WHERE source = 'usage'")
+        )
+
+    async def windowed(self) -> int:
+        return int(
+            await self.admin.fetchval(
+                "SELECT coalesce(sum(count), 0) FROM billing_windows WHERE metric = 'credits_spent' AND resolution = '1m'"
+            )
+        )
+
+    async def incidents(self) -> dict[str, int]:
+        return {kind: found.n for kind, found in (await recovery.count_incidents(self.core.db)).items()}
+
+
+async def until(true: Callable[[], object], *, within_s: float = 40.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not await true():  # type: ignore[misc]
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def desk(database: Prepared, broker: Broker) -> AsyncIterator[Desk]:
+    await declare(broker.admin_url, PARTITIONS)
+    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+        admin = await asyncpg.connect(database.admin_url)
+        address = Address.parse(broker.url)
+        writer = StreamWriter(address, "test")
+        core = Core(db, writer, GROUP, PARTITIONS)
+        ownership = PostgresOwnership(db, GROUP, [core.marks.restore])
+        readers: dict[str, Reader] = {}
+        mending = Recovery(core, ownership, address, holder="test", reader=lambda: readers.get("now"))
+        yield Desk(core, ownership, broker, admin, mending, readers)
+        await writer.stop()
+        await admin.close()
+
+
+async def settled(desk: Desk, count: int) -> None:
+    """Every event was charged once and counted once."""
+    await until(lambda: _is(desk.spent, count))
+    await until(lambda: _is(desk.windowed, count))
+
+
+async def _is(ask: Callable[[], object], value: int) -> bool:
+    return bool(await ask() == value)  # type: ignore[misc]
+
+
+async def test_a_deleted_stream_costs_nothing_once_it_is_there_again(desk: Desk, broker: Broker) -> None:
+    wallet = await desk.wallet(1000)
+    number = desk.core.partition(str(wallet))
+    async with desk.working():
+        await desk.charge(wallet, 20)
+        await settled(desk, 20)
+        async with Management(broker.management_url) as management:
+            vhost = broker.vhost
+            await management.request(
+                "DELETE", f"/api/queues/{vhost}/{partition_stream('wallet.debit', number)}"
+            )
+            await desk.charge(wallet, 10, start=100)
+            await desk.charge(await desk.wallet(100), 1, start=500)
+            await asyncio.sleep(1)
+            await management.restore_partition(vhost, "wallet.debit", number)
+        await desk.admin.execute(
+            "UPDATE usage_metering SET published_at = now() - interval '31 seconds' WHERE closed_at IS NULL"
+        )
+        await settled(desk, 31)
+    assert (await desk.incidents())["reincarnated"] >= 1
+    assert (
+        await desk.admin.fetchval(
+            "SELECT max(incarnation) FROM consumer_offsets WHERE topic = 'wallet.debit'"
+        )
+        == 2
+    )
+
+
+async def test_records_deleted_unread_halt_the_partition_and_are_published_again(
+    desk: Desk, broker: Broker
+) -> None:
+    """Retention passes a group that was away: as if its offset lay before the first one of the stream."""
+    wallet = await desk.wallet(1000)
+    number = desk.core.partition(str(wallet))
+    async with desk.working():
+        await desk.charge(wallet, 20)
+        await settled(desk, 20)
+    async with Link(Address.parse(broker.url), name="test"), Management(broker.management_url) as management:
+        await desk.charge(wallet, 10, start=100)
+        # a stream whose first offset is beyond where the group stands: deleted and made anew, filled, its head cut by retention
+        await _shrink(desk, management, number)
+    async with desk.working():
+        await settled(desk, 30)
+    assert (await desk.incidents())["truncated"] == 1
+
+
+async def _shrink(desk: Desk, management: Management, number: int) -> None:
+    stream = partition_stream("wallet.debit", number)
+    host = desk.broker.vhost
+    await management.request("DELETE", f"/api/queues/{host}/{stream}")
+    body = {
+        "durable": True,
+        "arguments": {
+            "x-queue-type": "stream",
+            "x-max-length-bytes": 200_000,
+            "x-stream-max-segment-size-bytes": 100_000,
+        },
+    }
+    await management.request("PUT", f"/api/queues/{host}/{stream}", body)
+    binding = {"routing_key": str(number), "arguments": {"x-stream-partition-order": number}}
+    await management.request("POST", f"/api/bindings/{host}/e/wallet.debit/q/{stream}", binding)
+    async with Link(Address.parse(desk.broker.url), name="filler") as link:
+        for _ in range(12):
+            ticket = await link.send(stream, [b"x" * 50_000])
+            await ticket.settled
+    await desk.admin.execute(
+        "UPDATE consumer_offsets SET next_offset = 1, last_offset = NULL, last_digest = NULL, incarnation = incarnation + 1"
+        " WHERE topic = 'wallet.debit' AND partition = $1",
+        number,
+    )
