@@ -25,7 +25,7 @@ class Verdict(enum.Enum):
 
     SAME = "the log is the one that was read before"
     OTHER = "offsets were lost or reused"
-    CUT = "records before the first one here were deleted unread"
+    CUT = "before the first record here there is a hole: records deleted unread, or the broker's own notes"
 
 
 class Stored(NamedTuple):
@@ -48,6 +48,7 @@ class Partition:
         self.verified = False
         self.active = False
         self.halted: str | None = None
+        self.doubted = False
         self.since = 0.0
         self.end = 0
         self.owed = 0
@@ -76,7 +77,7 @@ class Partition:
 
     def start(self, claim: Claim) -> int:
         """Begin under a new claim, still closed; returns the offset to read from."""
-        self.claim, self.active, self.verified, self.halted = claim, True, False, None
+        self.claim, self.active, self.verified, self.halted, self.doubted = claim, True, False, None, False
         self.position = self.committed = claim.next_offset
         self.since = time.monotonic()
         self.end = 0
@@ -84,7 +85,7 @@ class Partition:
 
     def stop(self) -> None:
         """Nothing here is ours any more. Chunks are dropped; their credit stays owed."""
-        self.claim, self.active, self.verified, self.halted = None, False, False, None
+        self.claim, self.active, self.verified, self.halted, self.doubted = None, False, False, None, False
         self.drop()
 
     def examine(self, chunk: Chunk) -> Verdict:
