@@ -164,6 +164,7 @@ KINDS: Final = (
     Kind("worker", "SIGTERM", end_worker, since="injection"),
     kill("web"),
     freeze("web", (1.0, 4.0)),
+    kill("simulator"),
     freeze("simulator", (2.0, 6.0)),
     Kind("postgres", "kill -9", kill_postgres, since="injection"),
     Kind("postgres", "SIGSTOP", freeze_postgres, (2.0, 6.0)),

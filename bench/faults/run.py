@@ -117,6 +117,9 @@ async def _examine(db: Database, scene: Scene, seed: int, nemesis: Nemesis, tell
         violations,
         changed,
         [*left, *(f"replay: {x}" for x in late)],
+        truncations_injected=len(scene.truncations),
+        truncations_detected=len(noticed),
+        raw_at_risk=scene.raw_at_risk,
     )
 
 

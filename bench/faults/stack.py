@@ -143,7 +143,8 @@ class System:
     def _simulator_arguments(self) -> list[str]:
         webhooks = f"http://{HOST}:{self.proxies['simulator', 'web'].port}/v1/webhooks/cashfree"
         port = str(self._ports["simulator"])
-        return ["gateway.simulator", "--port", port, "--webhook-url", webhooks]
+        journal = str(self.logs / "gateway.journal")
+        return ["gateway.simulator", "--port", port, "--webhook-url", webhooks, "--journal", journal]
 
     def _environment(self, name: str) -> dict[str, str]:
         """What a process is told: every server by way of its own proxy."""

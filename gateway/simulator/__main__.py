@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
@@ -28,6 +29,9 @@ def main() -> None:
     parser.add_argument(
         "--settle-every", type=float, metavar="SECONDS", help="settle by itself, on its clock"
     )
+    parser.add_argument(
+        "--journal", type=Path, metavar="FILE", help="keep orders in this file, so that a crash forgets none"
+    )
     args = parser.parse_args()
     merchant = GatewaySettings()
     secrets = merchant.webhook_secrets()
@@ -41,6 +45,7 @@ def main() -> None:
         seed=args.seed,
         public_url=args.public_url or f"http://{args.host}:{args.port}",
         settle_every_s=args.settle_every,
+        journal=args.journal,
     )
     web.run_app(
         make_app(config),

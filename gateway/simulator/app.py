@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.simulator import checkout, control, doorman, more_control
+from gateway.simulator.journal import Journal
 from gateway.simulator.sim import SimConfig, Simulator
 
 SIMULATOR: Final = web.AppKey("simulator", Simulator)
@@ -19,7 +20,13 @@ def make_app(config: SimConfig) -> web.Application:
     sim = Simulator(config)
     app[SIMULATOR] = sim
 
+    journal = Journal(sim, config.journal) if config.journal is not None else None
+    if journal is not None:
+        app.middlewares.append(journal.middleware())
+
     async def running(_: web.Application) -> AsyncIterator[None]:
+        if journal is not None:
+            journal.restore()
         await sim.start()
         yield
         await sim.stop()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from domain.money import Paise
@@ -139,7 +140,16 @@ class Book:
         cf_order_id, now_ms = self.new_id(), self.clock.now_ms()
         method: dict[str, dict[str, Json]] = {"upi": {"channel": "collect", "upi_id": upi_id}}
         attempt = Attempt(
-            cf_payment_id, order_id, amount_paise, "INR", "upi", method, now_ms, "SUCCESS", now_ms, str(cf_payment_id)
+            cf_payment_id,
+            order_id,
+            amount_paise,
+            "INR",
+            "upi",
+            method,
+            now_ms,
+            "SUCCESS",
+            now_ms,
+            str(cf_payment_id),
         )
         order = Order(
             order_id, cf_order_id, f"session_{cf_order_id}", amount_paise, "INR", {}, {}, None, None, [],
@@ -324,6 +334,19 @@ class Book:
         order.refunds[refund_id] = refund
         self.refund_orders[refund_id] = order.order_id
         return refund
+
+    def take_up(self, order: Order) -> None:
+        """An order that an earlier process made; refunds that are under way go on."""
+        self.orders[order.order_id] = order
+        self.sessions[order.session_id] = order.order_id
+        for attempt in order.attempts:
+            self.payments[attempt.cf_payment_id] = order.order_id
+        for refund in order.refunds.values():
+            self.refund_orders[refund.refund_id] = order.order_id
+            if refund.status == "PENDING" and self.refund_outcome != "PENDING":
+                self.clock.call_later(
+                    self.refund_delay_s, partial(self._finish, order, refund, self.refund_outcome)
+                )
 
     def _forget(self, order: Order) -> None:
         del self.orders[order.order_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.simulator.book import Book
 from gateway.simulator.clock import SimClock
@@ -28,6 +29,7 @@ class SimConfig:
     webhook_url: str | None = None
     seed: int = 1
     public_url: str = ""
+    journal: Path | None = None
     settle_every_s: float | None = None
 
 

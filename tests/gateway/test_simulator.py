@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,7 +14,8 @@ from gateway.client import CashfreeClient
 from gateway.requests import NewRefund
 from gateway.signature import Reason
 from gateway.simulator.app import SIMULATOR, make_app
-from gateway.simulator.sim import SimConfig
+from gateway.simulator.journal import Journal
+from gateway.simulator.sim import SimConfig, Simulator
 from gateway.webhooks import WebhookEvent
 from tests.gateway.conftest import Inbox, MakeOrder, Running, new_order, serving
 
@@ -339,3 +342,26 @@ async def test_settlements_are_announced(simulator: Running, inbox: Inbox, make_
     event = inbox.received[0].event
     assert isinstance(event, WebhookEvent)
     assert (event.kind, event.amount_paise, event.order_amount_paise) == ("settlement", 48_849, 50_000)
+
+
+async def test_a_simulator_with_a_journal_forgets_no_order_when_it_dies(tmp_path: Path) -> None:
+    config = SimConfig(journal=tmp_path / "journal")
+    before = Simulator(config)
+    made = before.book.create_order(
+        order_id="o1", amount_paise=50_000, currency="INR", customer={}, meta={}, tags=None, note=None, splits=[],
+        expiry_ms=None,
+    )  # fmt: skip
+    before.book.resolve(made, before.book.start_attempt(made, "upi", None), "SUCCESS")
+    before.book.refund_outcome = "PENDING"
+    before.book.refund("o1", refund_id="r1", amount_paise=10_000, note=None, speed="STANDARD")
+    before.remembered["key"] = (b"print", 200, b"{}")
+    Journal(before, tmp_path / "journal").save()
+    after = Simulator(config)
+    after.book.refund_delay_s = 0.0
+    Journal(after, tmp_path / "journal").restore()
+    await asyncio.sleep(0.05)
+    order = after.book.order("o1")
+    assert order.attempts == made.attempts
+    assert order.status == "PAID"
+    assert order.refunds["r1"].status == "SUCCESS"
+    assert after.remembered == before.remembered
