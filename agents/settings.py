@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.gst import GST_RATE_BP
-from domain.gstin import check_character, state_of_gstin
+from domain.gstin import DEMONSTRATION, state_of_gstin
 
 
 class PollerSettings(BaseSettings):
@@ -24,7 +24,7 @@ class InvoiceSettings(BaseSettings):
     """The seller as registered for GST, and what it sells; a demonstration's by default, and it says so.
 
     Lines of the address are separated by semicolons.
-    `invoice_seller_gstin` decides the seller's State, so it must be the State that the orders' tax is split for.
+    `invoice_seller_gstin` decides the seller's State: the web process splits the orders' tax by the same setting.
     """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
@@ -33,7 +33,7 @@ class InvoiceSettings(BaseSettings):
     invoice_seller_address: str = Field(
         default="4th Floor, Example House;100 Feet Road, Indiranagar;Bengaluru 560038, Karnataka, India"
     )
-    invoice_seller_gstin: str = "29AAACD0000D1Z" + check_character("29AAACD0000D1Z")
+    invoice_seller_gstin: str = DEMONSTRATION
     invoice_seller_email: str | None = "billing@commdesk.example"
     invoice_seller_website: str | None = "commdesk.example"
     invoice_seller_upi: str | None = Field(
@@ -41,6 +41,7 @@ class InvoiceSettings(BaseSettings):
     )
     invoice_sac: str = Field(default="998439", pattern=r"^[0-9]{4,8}$", description="SAC of the service sold")
     invoice_item: str = Field(default="CommDesk service credits", min_length=1, max_length=120)
+    invoice_render: bool = Field(default=True, description="whether this worker also makes invoices' PDFs")
     invoice_rate_bp: int = Field(default=GST_RATE_BP, ge=0, le=10_000, multiple_of=2)
 
     @model_validator(mode="after")

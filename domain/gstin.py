@@ -78,6 +78,10 @@ def state_of_gstin(gstin: str) -> str:
     return gstin[:2]
 
 
+DEMONSTRATION: Final = "29AAACD0000D1Z" + check_character("29AAACD0000D1Z")
+"""A well-formed GSTIN of Karnataka that nobody has: the seller's until a real one is set."""
+
+
 def place_of_supply(*, gstin: str | None, customer_state: str | None) -> str:
     """The State code a sale is taxed in: a business's GSTIN decides, else the customer's State on record.
 

@@ -193,3 +193,11 @@ async def test_disputes_are_listed_by_key_and_shown(api: Api, database: Prepared
     shown = (await api.get("/v1/disputes/d1")).body
     assert (shown["payment_id"], shown["amount_paise"], shown["refund_id"]) == (payment, 100, None)
     assert (await api.get("/v1/disputes/none")).code == "unknown_dispute"
+
+
+async def test_calls_to_the_gateway_and_their_budget_are_among_the_metrics(api: Api) -> None:
+    await ordered(api)
+    async with api.http.get(f"{api.url}/metrics") as answer:
+        text = await answer.text()
+    assert 'gateway_calls_total{endpoint="create_order",outcome="ok"}' in text, text[-2000:]
+    assert "gateway_budget_shared" in text

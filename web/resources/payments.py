@@ -178,7 +178,7 @@ async def _stored(
     if phone is None:
         raise Problem(422, "phone_required", "the gateway needs the customer's phone number")
     place = _place(buyer)
-    seller = call.services.settings.seller_state_code
+    seller = call.services.settings.seller_state
     inter_state = gstin.is_inter_state(supplier_state=seller, supply_state=place)
     payment_id = uuid7()
     created = await payments.create_payment(
