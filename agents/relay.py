@@ -25,7 +25,8 @@ from streams.telemetry import carriers
 log = structlog.get_logger("agents.relay")
 
 POLL_S: Final = (0.01, 0.1)
-"""Pause after a round: the shorter after one that found something, growing to the longer while idle."""
+"""Pause after a round: after one that found something eight times what it took, growing while idle; within these."""
+REST: Final = 8.0
 STALE_S: Final = 30.0
 LIMIT: Final = 1000
 PER_MESSAGE: Final = 200
@@ -43,13 +44,15 @@ class Relay:
         """Until cancelled. A passing fault waits a second."""
         pause_s = POLL_S[0]
         while True:
+            began = asyncio.get_running_loop().time()
             try:
                 busy = await self.once()
             except errors.Unavailable as error:
                 log.warning("the relay waits for the database", error=str(error))
                 busy = 0
                 await asyncio.sleep(1.0)
-            pause_s = POLL_S[0] if busy else min(1.3 * pause_s, POLL_S[1])
+            took_s = asyncio.get_running_loop().time() - began
+            pause_s = min(max(POLL_S[0], REST * took_s) if busy else 1.3 * pause_s, POLL_S[1])
             if busy < LIMIT:
                 await asyncio.sleep(pause_s)
 

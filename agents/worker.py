@@ -63,7 +63,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     writer = StreamWriter(settings.address, f"worker-{name}")
     core = Core(db, writer, settings.consumer_group, settings.partitions)
     windows = FraudWindows(db)
-    terms = InvoiceSettings().terms()
+    invoicing = InvoiceSettings()
+    terms = invoicing.terms()
     shard = zlib.crc32(name.encode()) % CHAINS
 
     ownership = PostgresOwnership(db, settings.consumer_group, [core.marks.restore, windows.restore])
@@ -89,7 +90,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         app=app,
     )
     for queue in upkeep.queues.values():
-        _declare(app, queue, concurrency)
+        _declare(app, queue, concurrency, settings.stream_linger_s)
 
     relay = Relay(core)
 
@@ -116,14 +117,14 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         async with open_storage() as storage:
             await invoice_render.run(core, storage)
 
-    for loop in (
+    loops: list[Callable[[], Awaitable[None]]] = [render] if invoicing.invoice_render else []
+    loops += [
         relay.run,
         relay.sweep,
         watch,
         verify,
         refund,
         reconcile,
-        render,
         *upkeep.loops,
         lambda: retries.run(core, ownership, upkeep.breakers),
         lambda: overdue_holds.run(core),
@@ -132,15 +133,16 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         lambda: fraud_timer.run(core, shard=shard),
         lambda: mailer.run(db),
         lambda: reminders.run(db),
-    ):
+    ]
+    for loop in loops:
         app.task(loop)
     return app
 
 
-def _declare(app: faust.App, queue: Queue, concurrency: int) -> None:
+def _declare(app: faust.App, queue: Queue, concurrency: int, linger_s: float) -> None:
     handler = told(queue.handle)
 
     async def agent(stream: Any) -> None:
-        await run_batches(app, stream, handler, concurrency=concurrency, isolation=queue)
+        await run_batches(app, stream, handler, concurrency=concurrency, linger_s=linger_s, isolation=queue)
 
     app.agent(app.topic(queue.topic), name=queue.topic)(agent)

@@ -97,6 +97,7 @@ class Rig:
             "PARTITIONS": str(self.partitions),
             "CONSUMER_GROUP": "commdesk",
             "WEB_LOG_LEVEL": "warning",
+            "INVOICE_RENDER": "false",
             "WEB_URL": f"http://{HOST}:{web}",
             "SIMULATOR_URL": f"http://{HOST}:{simulator}",
             "CASHFREE_BASE_URL": f"http://{HOST}:{simulator}/pg",

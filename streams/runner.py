@@ -26,6 +26,8 @@ STOP_DEADLINE_S = 5.0
 _BACKOFF_S = (0.05, 5.0)
 _LOOK_EVERY_S = 0.1
 _HELD_S = 0.5
+_REST = 8.0
+_FULL_BYTES = 64 << 10
 BLAMED_AFTER = 3
 """How often a record is tried alone before it is set aside."""
 
@@ -38,13 +40,16 @@ async def run_batches(
     max_records: int = 500,
     max_bytes: int = 1_000_000,
     concurrency: int = 4,
+    linger_s: float = 0.0,
     isolation: Isolation | None = None,
 ) -> None:
     """Read the Faust stream of an agent in batches, until the agent is stopped.
 
     A batch is what waits when the last one of its partition is committed, so batches grow with the load, up
     to `max_records` and `max_bytes` of messages. At most one batch of a partition and `concurrency` in all
-    are in hand. `handler(batch)` returns when the batch is committed. Raising `Fenced` drops it and queues
+    are in hand. After a batch a partition rests eight times as long as its commits take, at most `linger_s`
+    from the batch's start, unless a full batch waits: so batches grow before commits fill the machine, and
+    a record that comes alone is not delayed. `handler(batch)` returns when the batch is committed. Raising `Fenced` drops it and queues
     for the partition anew; any other exception is logged and the same batch is tried again, for ever, with
     growing jittered pauses, and the partition waits. With an `isolation`, an error that it blames on the
     records halves the batch instead, until one record is left; that one is set aside and the others go on.
@@ -65,6 +70,7 @@ async def run_batches(
         max_records=max_records,
         max_bytes=max_bytes,
         concurrency=concurrency,
+        linger_s=linger_s,
         isolation=isolation,
     )
     try:
@@ -88,6 +94,7 @@ class Lanes:
         max_records: int,
         max_bytes: int,
         concurrency: int,
+        linger_s: float = 0.0,
         isolation: Isolation | None = None,
     ) -> None:
         self._reader = reader
@@ -96,6 +103,10 @@ class Lanes:
         self._max_bytes = max_bytes
         self._concurrency = concurrency
         self._isolation = isolation
+        self._linger_s = linger_s
+        self._took: dict[Partition, float] = {}
+        self._rested: dict[Partition, float] = {}
+        self._resting: dict[Partition, asyncio.TimerHandle] = {}
         self._narrowed: dict[Partition, int] = {}
         self._ready: deque[Partition] = deque()
         self._known: set[Partition] = set()
@@ -104,14 +115,40 @@ class Lanes:
 
     def wake(self, partition: Partition) -> None:
         """The partition has records waiting."""
-        if partition not in self._known and not self._stopping:
+        if self._stopping:
+            return
+        if partition not in self._known:
             self._known.add(partition)
-            self._ready.append(partition)
-            self._pump()
+            self._queue(partition)
+        elif partition in self._resting and self._is_full(partition):
+            self._resting.pop(partition).cancel()
+            self._rise(partition)
+
+    def _queue(self, partition: Partition) -> None:
+        """It is the partition's turn as soon as it has rested, or a full batch waits."""
+        loop = asyncio.get_running_loop()
+        until = self._rested.get(partition, 0.0)
+        if until <= loop.time() or partition in self._narrowed or self._is_full(partition):
+            self._rise(partition)
+        else:
+            self._resting[partition] = loop.call_at(until, self._rise, partition)
+
+    def _rise(self, partition: Partition) -> None:
+        self._resting.pop(partition, None)
+        self._ready.append(partition)
+        self._pump()
+
+    def _is_full(self, partition: Partition) -> bool:
+        return (
+            partition.held_bytes >= min(_FULL_BYTES, self._max_bytes)
+            or partition.end - partition.committed >= self._max_records
+        )
 
     async def stop(self, *, deadline_s: float) -> None:
         """Start nothing more; finish what is in hand, no longer than the deadline."""
         self._stopping = True
+        for timer in self._resting.values():
+            timer.cancel()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=deadline_s)
             for task in late:
@@ -135,15 +172,22 @@ class Lanes:
             batch = self._next(partition)
             if batch is not None:
                 partition.idle.clear()
+                began = asyncio.get_running_loop().time()
                 try:
                     await self._commit(partition, batch)
                 finally:
                     partition.idle.set()
+                    self._rest(partition, began)
         finally:
             if partition.open and partition.waiting and not self._stopping:
-                self._ready.append(partition)
+                self._queue(partition)
             else:
                 self._known.discard(partition)
+
+    def _rest(self, partition: Partition, began: float) -> None:
+        took = asyncio.get_running_loop().time() - began
+        took = self._took[partition] = (self._took.get(partition, took) + took) / 2
+        self._rested[partition] = began + min(_REST * took, self._linger_s)
 
     def _next(self, partition: Partition) -> Batch | None:
         try:

@@ -22,6 +22,12 @@ class StreamSettings(BaseSettings):
         default=None, description="trust this authority instead of the system's"
     )
     partitions: int = Field(default=16, ge=1, le=1000, description="partitions of each topic")
+    stream_linger_s: float = Field(
+        default=0.2,
+        ge=0.0,
+        le=5.0,
+        description="longest time between two batches of a busy partition; 0: none",
+    )
     consumer_group: str = Field(default="commdesk", min_length=1, max_length=64)
 
     @property

@@ -140,7 +140,8 @@ CREATE FUNCTION commit_webhooks(
   w_inbox uuid[], w_order text[], w_signal text[], w_payment_partition integer[], w_refund_partition integer[], w_offset bigint[],
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
+  SET enable_seqscan = off AS $$   -- rows are looked up one by one, as in 0007
 DECLARE
   v_link bytea;
   v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
@@ -162,15 +163,19 @@ BEGIN
     INTO r_outcome
     FROM (SELECT x.*, row_number() OVER (PARTITION BY x.inbox ORDER BY x.ord) AS nth
             FROM unnest(w_inbox, w_order, w_refund_partition) WITH ORDINALITY AS x (inbox, order_id, refund_partition, ord)) e
-    LEFT JOIN payment_webhooks w ON w.id = e.inbox
-    LEFT JOIN refunds f ON f.refund_id = w.refund_id;
+    LEFT JOIN LATERAL (SELECT * FROM payment_webhooks x WHERE x.id = e.inbox LIMIT 1) w ON true
+    LEFT JOIN LATERAL (SELECT x.id FROM refunds x WHERE x.refund_id = w.refund_id LIMIT 1) f ON true;
 
   UPDATE payment_webhooks w SET closed_at = now(), outcome = e.outcome
-    FROM unnest(w_inbox, r_outcome) AS e (inbox, outcome)
-   WHERE w.id = e.inbox AND e.outcome IN ('signalled', 'refund', 'ignored', 'noted');
+    FROM (SELECT u.outcome, x.place FROM unnest(w_inbox, r_outcome) AS u (inbox, outcome)
+           CROSS JOIN LATERAL (SELECT z.ctid AS place FROM payment_webhooks z WHERE z.id = u.inbox LIMIT 1) x
+           WHERE u.outcome IN ('signalled', 'refund', 'ignored', 'noted')) e
+   WHERE w.ctid = e.place;
   -- Money that moved without our asking: look at the whole order.
-  PERFORM inquire(ARRAY(SELECT w.order_id FROM unnest(w_inbox, r_outcome) AS e (inbox, outcome) JOIN payment_webhooks w ON w.id = e.inbox
-                         WHERE e.outcome = 'noted' AND w.kind IN ('refund', 'auto_refund', 'dispute')), 'webhook');
+  IF 'noted' = ANY (r_outcome) THEN
+    PERFORM inquire(ARRAY(SELECT w.order_id FROM unnest(w_inbox, r_outcome) AS e (inbox, outcome) JOIN payment_webhooks w ON w.id = e.inbox
+                           WHERE e.outcome = 'noted' AND w.kind IN ('refund', 'auto_refund', 'dispute')), 'webhook');
+  END IF;
 
   INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
     SELECT p_topic, p_partition, r_incarnation, e.source_offset, e.outcome,
@@ -194,8 +199,8 @@ BEGIN
                                           'cf_payment_id', w.cashfree_payment_id, 'payment_group', w.payment_group) END::text ORDER BY e.ord) AS e
             FROM unnest(w_inbox, w_signal, w_payment_partition, w_refund_partition, r_outcome) WITH ORDINALITY
                    AS e (inbox, signal, payment_partition, refund_partition, outcome, ord)
-            JOIN payment_webhooks w ON w.id = e.inbox
-            LEFT JOIN refunds f ON f.refund_id = w.refund_id
+           CROSS JOIN LATERAL (SELECT * FROM payment_webhooks x WHERE x.id = e.inbox LIMIT 1) w
+            LEFT JOIN LATERAL (SELECT x.id, x.payment_id FROM refunds x WHERE x.refund_id = w.refund_id LIMIT 1) f ON true
            WHERE e.outcome IN ('signalled', 'refund')) x,
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;

@@ -123,40 +123,37 @@ $$;
 -- 20 for each entity that did not answer add up to at most 100, and 60 is a hold (domain/fraud.py is the specification). Returns what follows.
 CREATE FUNCTION decide_payments(p_ids uuid[], p_held_partition integer, p_partitions integer)
 RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
-  WITH asked AS MATERIALIZED (
-    SELECT c.payment_id, c.entity_kind, c.counts FROM fraud_checks c WHERE c.payment_id = ANY (p_ids)
-  ), points AS (
-    SELECT c.payment_id, r.code, r.points FROM asked c
-      JOIN fraud_rules r ON r.enabled AND r.entity_kind = c.entity_kind
-       AND (c.counts -> r.resolution ->> CASE r.measure WHEN 'count' THEN 0 ELSE 1 END)::bigint > r.threshold
-    UNION ALL
-    SELECT c.payment_id, 'missing_' || c.entity_kind, 20 FROM asked c WHERE c.counts IS NULL
-  ), scored AS MATERIALIZED (
-    SELECT y.id, y.user_id, y.wallet_id, y.amount, y.credits_granted, y.verified_at, y.credit_partition,
-           least(100, coalesce(sum(x.points), 0))::integer AS score,
-           coalesce(array_agg(x.code ORDER BY x.code) FILTER (WHERE x.code IS NOT NULL), '{}') AS reasons
-      FROM payments y LEFT JOIN points x ON x.payment_id = y.id
-     WHERE y.id = ANY (p_ids) GROUP BY y.id
+  WITH scored AS MATERIALIZED (
+    SELECT y.place, y.id, y.user_id, y.wallet_id, y.amount, y.credits_granted, y.verified_at, y.credit_partition,
+           least(100, x.points)::integer AS score, x.reasons, x.missing
+      FROM unnest(p_ids) AS i (id)
+     CROSS JOIN LATERAL (SELECT z.*, z.ctid AS place FROM payments z WHERE z.id = i.id LIMIT 1) y
+     CROSS JOIN LATERAL (
+       SELECT coalesce(sum(k.points), 0) AS points, coalesce(array_agg(k.code ORDER BY k.code), '{}') AS reasons,
+              coalesce(array_agg(k.entity_kind ORDER BY k.entity_kind) FILTER (WHERE k.entity_kind IS NOT NULL), '{}') AS missing
+         FROM (SELECT r.code, r.points, NULL AS entity_kind
+                 FROM fraud_checks c JOIN fraud_rules r ON r.enabled AND r.entity_kind = c.entity_kind
+                  AND (c.counts -> r.resolution ->> CASE r.measure WHEN 'count' THEN 0 ELSE 1 END)::bigint > r.threshold
+                WHERE c.payment_id = i.id
+               UNION ALL
+               SELECT 'missing_' || c.entity_kind, 20, c.entity_kind FROM fraud_checks c WHERE c.payment_id = i.id AND c.counts IS NULL) k) x
   ), missed AS (
-    UPDATE fraud_checks c SET missed = true FROM asked x
-     WHERE x.counts IS NULL AND c.payment_id = x.payment_id AND c.entity_kind = x.entity_kind
+    UPDATE fraud_checks c SET missed = true WHERE c.payment_id = ANY (p_ids) AND c.counts IS NULL
   ), told AS (
     INSERT INTO fraud_events (payment_id, user_id, score, reasons, missing, verdict)
-      SELECT s.id, s.user_id, s.score, s.reasons,
-             ARRAY(SELECT c.entity_kind FROM asked c WHERE c.payment_id = s.id AND c.counts IS NULL ORDER BY c.entity_kind),
-             CASE WHEN s.score >= 60 THEN 'hold' ELSE 'allow' END FROM scored s ORDER BY s.id
+      SELECT s.id, s.user_id, s.score, s.reasons, s.missing, CASE WHEN s.score >= 60 THEN 'hold' ELSE 'allow' END FROM scored s ORDER BY s.id
   ), decided AS (
     UPDATE payments y SET fraud_score = s.score, fraud_decided_at = now(), updated_at = now(),
                           status = CASE WHEN s.score >= 60 THEN 'held' ELSE y.status END
-      FROM scored s WHERE y.id = s.id
+      FROM scored s WHERE y.ctid = s.place
   )
   SELECT 'wallet.credit', s.credit_partition, credit_command(s.id, s.wallet_id, s.credits_granted, s.verified_at) FROM scored s WHERE s.score < 60
   UNION ALL
   SELECT 'analytics.billing', p_held_partition, payment_delta('held', now(), count(*), sum(s.credits_granted)::bigint, sum(s.amount)::bigint)
     FROM scored s WHERE s.score >= 60 HAVING count(*) > 0
   UNION ALL
-  SELECT 'notifications.billing', partition_of(s.user_id::text, p_partitions), payment_notice('payment_held', y, now())
-    FROM scored s JOIN payments y ON y.id = s.id WHERE s.score >= 60
+  SELECT 'notifications.billing', partition_of(s.user_id::text, p_partitions), payment_notice('payment_held', y.whole, now())
+    FROM scored s CROSS JOIN LATERAL (SELECT z AS whole FROM payments z WHERE z.id = s.id LIMIT 1) y WHERE s.score >= 60
 $$;
 
 -- fraud.detection: counts of the entities, folded by the partition's owner; a payment whose last count arrives here is decided here.
@@ -171,7 +168,8 @@ CREATE FUNCTION commit_fraud(
   p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
+  SET enable_seqscan = off AS $$   -- see 0007: plans made while the tables were empty serve for long, so rows are looked up one by one
 DECLARE
   v_link bytea;
   v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
@@ -192,11 +190,11 @@ BEGIN
     FROM (SELECT x.*, row_number() OVER (PARTITION BY x.payment, x.kind ORDER BY x.ord) AS nth
             FROM unnest(s_payment, s_kind, s_entity, s_amount, s_occurred, s_counts) WITH ORDINALITY
               AS x (payment, kind, entity, amount, occurred, counts, ord)) e
-    LEFT JOIN fraud_checks k ON k.payment_id = e.payment AND k.entity_kind = e.kind AND k.entity = e.entity AND k.amount = e.amount
-     AND k.occurred_at = e.occurred;
+    LEFT JOIN LATERAL (SELECT * FROM fraud_checks x WHERE x.payment_id = e.payment AND x.entity_kind = e.kind AND x.entity = e.entity
+                          AND x.amount = e.amount AND x.occurred_at = e.occurred LIMIT 1) k ON true;
   IF v_stale OR EXISTS (
     SELECT FROM unnest(w_kind, w_entity, w_partition, w_offset) AS r (kind, entity, at_partition, at_offset)
-      LEFT JOIN fraud_windows f ON f.entity_kind = r.kind AND f.entity = r.entity
+      LEFT JOIN LATERAL (SELECT * FROM fraud_windows x WHERE x.entity_kind = r.kind AND x.entity = r.entity LIMIT 1) f ON true
      WHERE (f.as_of_partition, f.as_of_offset) IS DISTINCT FROM (r.at_partition, r.at_offset)) THEN
     RAISE EXCEPTION 'windows of %/% are stale', p_topic, p_partition USING ERRCODE = 'LG006';
   END IF;
@@ -207,12 +205,16 @@ BEGIN
   ON CONFLICT (entity_kind, entity) DO UPDATE
     SET buckets = excluded.buckets, last_at = excluded.last_at, as_of_partition = excluded.as_of_partition, as_of_offset = excluded.as_of_offset;
   UPDATE fraud_checks k SET counts = e.counts, recorded_at = now()
-    FROM unnest(s_payment, s_kind, s_counts, r_outcome) AS e (payment, kind, counts, outcome)
-   WHERE k.payment_id = e.payment AND k.entity_kind = e.kind AND e.outcome = 'posted';
+    FROM (SELECT x.place, u.counts FROM unnest(s_payment, s_kind, s_counts, r_outcome) AS u (payment, kind, counts, outcome)
+           CROSS JOIN LATERAL (SELECT z.ctid AS place FROM fraud_checks z WHERE z.payment_id = u.payment AND z.entity_kind = u.kind LIMIT 1) x
+           WHERE u.outcome = 'posted') e
+   WHERE k.ctid = e.place;
 
-  SELECT array_agg(y.id ORDER BY y.id) INTO v_complete FROM payments y
-   WHERE y.id = ANY (s_payment) AND y.status = 'verified' AND y.fraud_decided_at IS NULL
-     AND NOT EXISTS (SELECT FROM fraud_checks k WHERE k.payment_id = y.id AND k.counts IS NULL);
+  SELECT array_agg(y.id ORDER BY y.id) INTO v_complete
+    FROM (SELECT DISTINCT u.id FROM unnest(s_payment) AS u (id)) p
+   CROSS JOIN LATERAL (SELECT * FROM payments x WHERE x.id = p.id LIMIT 1) y
+    LEFT JOIN LATERAL (SELECT true AS awaited FROM fraud_checks x WHERE x.payment_id = p.id AND x.counts IS NULL LIMIT 1) k ON true
+   WHERE y.status = 'verified' AND y.fraud_decided_at IS NULL AND k.awaited IS NULL;
 
   INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
     SELECT p_topic, p_partition, r_incarnation, s_offset[g], 'unknown_check',
@@ -235,7 +237,7 @@ END $$;
 CREATE FUNCTION decide_overdue(p_batch_id uuid, p_shard integer, p_limit integer, p_age_s double precision, p_held_partition integer, p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_decided integer,
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   v_ids uuid[];
   v_chain record;

@@ -46,7 +46,7 @@ $$;
 --   posted | exists (told before) | unknown_user (no such user: nothing is kept) | conflict (the fact is another user's)
 CREATE FUNCTION book_notices(n_user uuid[], n_kind text[], n_occurred timestamptz[], n_payment uuid[], n_wallet uuid[], n_credits bigint[],
   n_amount bigint[], n_source text[], n_source_id text[])
-RETURNS text[] LANGUAGE plpgsql AS $$
+RETURNS text[] LANGUAGE plpgsql SET enable_seqscan = off AS $$   -- rows are looked up one by one, as in 0007
 DECLARE
   v_new uuid[];
   v_told uuid[];
@@ -57,7 +57,7 @@ BEGIN
       SELECT n.kind, n.user_id, n.payment, n.wallet, n.credits, n.amount, n.source, n.source_id, n.occurred
         FROM unnest(n_user, n_kind, n_occurred, n_payment, n_wallet, n_credits, n_amount, n_source, n_source_id) WITH ORDINALITY
                AS n (user_id, kind, occurred, payment, wallet, credits, amount, source, source_id, ord)
-        JOIN users u ON u.id = n.user_id
+       CROSS JOIN LATERAL (SELECT x.id FROM users x WHERE x.id = n.user_id LIMIT 1) u
        ORDER BY n.kind COLLATE "C", n.source COLLATE "C", n.source_id COLLATE "C", n.ord
     ON CONFLICT (kind, source, source_id) DO NOTHING
     RETURNING id)
@@ -71,9 +71,10 @@ BEGIN
              CASE WHEN c.channel = 'email' AND u.email IS NULL THEN 'no_address' END,
              CASE WHEN c.channel = 'in_app' THEN now() END
         FROM (SELECT DISTINCT x.* FROM unnest(n_user, n_kind, n_source, n_source_id) AS x (user_id, kind, source, source_id)) n
-        JOIN billing_events b ON b.kind = n.kind AND b.source = n.source AND b.source_id = n.source_id AND b.user_id = n.user_id
-        JOIN users u ON u.id = b.user_id
-        JOIN notice_kinds k ON k.kind = b.kind
+       CROSS JOIN LATERAL (SELECT * FROM billing_events x WHERE x.kind = n.kind AND x.source = n.source AND x.source_id = n.source_id
+                              AND x.user_id = n.user_id LIMIT 1) b
+       CROSS JOIN LATERAL (SELECT * FROM users x WHERE x.id = n.user_id LIMIT 1) u
+       CROSS JOIN LATERAL (SELECT * FROM notice_kinds x WHERE x.kind = n.kind LIMIT 1) k
        CROSS JOIN LATERAL (VALUES ('email', k.email), ('in_app', k.in_app)) AS c (channel, wanted)
        WHERE c.wanted AND notice_allowed(u.notification_preferences, c.channel, b.kind)
        ORDER BY b.id, c.channel
@@ -88,8 +89,9 @@ BEGIN
     INTO v_outcome
     FROM (SELECT x.*, row_number() OVER (PARTITION BY x.user_id, x.kind, x.source, x.source_id ORDER BY x.ord) AS nth
             FROM unnest(n_user, n_kind, n_source, n_source_id) WITH ORDINALITY AS x (user_id, kind, source, source_id, ord)) n
-    LEFT JOIN users u ON u.id = n.user_id
-    LEFT JOIN billing_events b ON b.kind = n.kind AND b.source = n.source AND b.source_id = n.source_id;
+    LEFT JOIN LATERAL (SELECT x.id FROM users x WHERE x.id = n.user_id LIMIT 1) u ON true
+    LEFT JOIN LATERAL (SELECT x.id, x.user_id FROM billing_events x WHERE x.kind = n.kind AND x.source = n.source AND x.source_id = n.source_id
+                        LIMIT 1) b ON true;
   RETURN v_outcome;
 END $$;
 
