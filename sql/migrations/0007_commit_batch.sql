@@ -1,6 +1,7 @@
 -- migrate:up
 -- commit_batch: one batch of ledger commands, one transaction, one round trip.
--- Plain spends that fit are decided and booked as one set; every other command goes through apply_command in order.
+-- Plain spends that fit are decided and booked as one set, and so are plain purchases; every other command goes through
+-- apply_command in order.
 -- A wallet is wholly one or the other within a batch, so its order is kept.
 --
 -- Plans must not depend on statistics, which lag behind a ledger that grows from nothing: rows are looked up one by one through
@@ -42,6 +43,7 @@ DECLARE
   v_waiting uuid[];
   v_stopped uuid[] := '{}';
   v_low integer[];
+  v_bought record;
   v_rows integer;
   a record;
   i integer;
@@ -177,7 +179,70 @@ BEGIN
     END IF;
   END IF;
 
-  -- 5. Everything else, one by one and in order.
+  -- 5. Plain purchases as a set: verified, as sold, of a wallet that owes nothing and where nothing waits or lapses.
+  IF p_epoch IS NOT NULL AND p_retry IS NULL AND 'purchase' = ANY (c_kind) THEN
+    PERFORM FROM payments z WHERE z.id = ANY (ARRAY(SELECT (x ->> 'payment_id')::uuid FROM unnest(c_extra) x)) ORDER BY z.id FOR NO KEY UPDATE;
+    WITH command AS (
+      SELECT c.*, w.place, w.available_credits, w.locked_credits, w.seq AS last_seq, y.place AS payment_place, y.id AS payment_id, y.amount,
+             y.base_credits, y.bonus_credits, y.taxable_amount, y.cgst_amount, y.sgst_amount, y.igst_amount,
+             c.kind = 'purchase' AND w.debt_credits = 0 AND w.next_expiry_at > c.occurred AND (v_waiting IS NULL OR c.wallet <> ALL (v_waiting))
+               AND count(*) OVER (PARTITION BY c.key) = 1 AND count(*) OVER (PARTITION BY c.source_id) = 1
+               AND y.verified_at IS NOT NULL AND y.status = 'verified' AND y.wallet_id = c.wallet AND y.credits_granted = c.credits
+               AND y.id::text = c.source_id AND b.known IS NULL AND c.extra ->> 'expires_at' IS NULL AND c.extra ->> 'priority' IS NULL AS plain
+        FROM unnest(c_id, c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_source, c_source_id, c_feature, c_community, c_meta, c_extra, r_outcome)
+               WITH ORDINALITY AS c (id, wallet, kind, credits, key, hash, occurred, source, source_id, feature, community, meta, extra, outcome, ord)
+        LEFT JOIN LATERAL (SELECT x.*, x.ctid AS place FROM wallets x WHERE x.id = c.wallet LIMIT 1) w ON true
+        LEFT JOIN LATERAL (SELECT x.*, x.ctid AS place FROM payments x WHERE x.id = (c.extra ->> 'payment_id')::uuid LIMIT 1) y ON true
+        LEFT JOIN LATERAL (SELECT true AS known FROM wallet_transactions x
+                            WHERE x.source = c.source AND x.source_id = c.source_id AND x.transaction_type = 'purchase' LIMIT 1) b ON true
+       WHERE c.outcome IS NULL
+    ), buy AS MATERIALIZED (
+      SELECT d.*, (sum(d.credits) OVER run)::bigint AS high, d.last_seq + row_number() OVER run AS seq
+        FROM (SELECT c.*, bool_and(coalesce(c.plain, false)) OVER (PARTITION BY c.wallet) AS whole FROM command c) d
+       WHERE d.whole WINDOW run AS (PARTITION BY d.wallet ORDER BY d.ord)
+    ), leg AS MATERIALIZED (
+      SELECT b.id, b.wallet, row_number() OVER (PARTITION BY b.ord ORDER BY l.n) AS leg, l.account, l.amount
+        FROM buy b CROSS JOIN LATERAL (VALUES (1, 'gateway_clearing'::ledger_account, b.amount), (2, 'cgst_payable', -b.cgst_amount),
+                 (3, 'sgst_payable', -b.sgst_amount), (4, 'igst_payable', -b.igst_amount), (5, 'deferred_revenue', -b.taxable_amount),
+                 (6, 'credits_issued', b.credits), (7, 'wallet', -b.credits)) AS l (n, account, amount)
+       WHERE l.amount <> 0
+    ), put_lots AS (
+      INSERT INTO lots (id, wallet_id, transaction_id, payment_id, promotional, effective_at, granted_credits, base_credits, bonus_credits,
+                        free_credits, taxable_paise, cgst_paise, sgst_paise, igst_paise)
+        SELECT b.id, b.wallet, b.id, b.payment_id, false, b.occurred, b.credits, b.base_credits, b.bonus_credits,
+               b.credits, b.taxable_amount, b.cgst_amount, b.sgst_amount, b.igst_amount FROM buy b
+    ), put_transactions AS (
+      INSERT INTO wallet_transactions (id, wallet_id, seq, transaction_type, credits, amount_credits, balance_before, balance_after, locked_after,
+          source, source_id, feature, community_id, metadata, idempotency_key, request_hash, batch_id, ord, occurred_at)
+        SELECT b.id, b.wallet, b.seq, 'purchase', b.credits, b.credits, b.available_credits + b.high - b.credits, b.available_credits + b.high,
+               b.locked_credits, b.source, b.source_id, b.feature, b.community, b.meta, b.key, b.hash, p_batch_id, b.ord, b.occurred FROM buy b
+    ), put_entries AS (
+      INSERT INTO ledger_entries (transaction_id, leg, account, wallet_id, amount)
+        SELECT l.id, l.leg, l.account, CASE WHEN l.account = 'wallet' THEN l.wallet END, l.amount FROM leg l
+    ), put_wallets AS (
+      UPDATE wallets w SET available_credits = w.available_credits + x.credits, seq = x.seq, updated_at = now(),
+                           pending_credits = w.pending_credits - least(w.pending_credits, x.credits),
+                           lifetime_purchased_credits = w.lifetime_purchased_credits + x.credits
+        FROM (SELECT b.place, max(b.high) AS credits, max(b.seq) AS seq FROM buy b GROUP BY b.place) x
+       WHERE w.ctid = x.place
+    ), put_payments AS (
+      UPDATE payments y SET status = 'credited', credited_at = now(), updated_at = now() FROM buy b WHERE y.ctid = b.payment_place
+    ), woken AS (   -- debits that waited for these credits need not wait longer
+      UPDATE retries r SET next_at = now()
+       WHERE r.topic = 'wallet.debit' AND r.state = 'due' AND r.next_at > now() AND r.key = ANY (ARRAY(SELECT b.wallet::text FROM buy b))
+    )
+    SELECT array_agg(b.ord::integer ORDER BY b.ord) AS ords, array_agg(b.available_credits + b.high ORDER BY b.ord) AS balances,
+           array_agg(canonical_transaction(b.id, b.wallet, b.seq, 'purchase', b.credits, b.credits, b.available_credits + b.high, b.locked_credits,
+                                           b.key, b.hash, x.legs) ORDER BY b.ord) AS lines
+      INTO v_bought
+      FROM buy b JOIN (SELECT l.id, string_agg(l.account || ':' || l.amount, ',' ORDER BY l.leg) AS legs FROM leg l GROUP BY l.id) x ON x.id = b.id;
+    FOR j IN 1 .. coalesce(cardinality(v_bought.ords), 0) LOOP
+      i := v_bought.ords[j];
+      r_outcome[i] := 'posted'; r_id[i] := c_id[i]; r_balance[i] := v_bought.balances[j]; v_canonical[i] := v_bought.lines[j];
+    END LOOP;
+  END IF;
+
+  -- 6. Everything else, one by one and in order.
   FOR i IN 1 .. v_n LOOP
     CONTINUE WHEN r_outcome[i] IS NOT NULL;
     IF c_wallet[i] = ANY (v_stopped) THEN   -- an earlier retry of this wallet still waits
@@ -209,7 +274,7 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- 6. What can never be decided is kept whole.
+  -- 7. What can never be decided is kept whole.
   INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, idempotency_key, payload, batch_id)
     SELECT p_topic, p_partition, r_incarnation, coalesce(c_offset[g], 0), r_outcome[g] || ':' || r_reason[g], c_key[g],
            convert_to(jsonb_build_object('wallet_id', c_wallet[g], 'kind', c_kind[g], 'credits', c_credits[g], 'key', c_key[g],
@@ -218,7 +283,7 @@ BEGIN
       FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('conflict', 'quarantined');
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
 
-  -- 7. A decided retry is done; one that must wait again backs off (what waits for pending credits looks every second), and is
+  -- 8. A decided retry is done; one that must wait again backs off (what waits for pending credits looks every second), and is
   --    dead after its limit unless a time limit decides it. Those behind it are as they were.
   UPDATE retries r
      SET attempt = r.attempt + 1, reason = coalesce(r_reason[g], r.reason),
@@ -229,7 +294,7 @@ BEGIN
     FROM generate_series(1, v_n) g
    WHERE p_retry IS NOT NULL AND r.id = p_retry[g] AND NOT (r_outcome[g] = 'parked' AND r_reason[g] = 'behind_parked');
 
-  -- 8. Counts, link, and what follows.
+  -- 9. Counts, link, and what follows.
   SELECT count(*) FILTER (WHERE x = 'posted') AS posted, count(*) FILTER (WHERE x = 'refused') AS refused,
          count(*) FILTER (WHERE x = 'exists') + coalesce((p_progress ->> 'dropped')::integer, 0) AS existing,
          count(*) FILTER (WHERE x = 'conflict') AS conflict, count(*) FILTER (WHERE x = 'parked') AS parked,

@@ -223,6 +223,7 @@ DECLARE
   v_n integer := coalesce(cardinality(s_order), 0);
   v_bad integer;
   v_known text[];
+  v_plain bigint[];
   v_failed timestamptz[] := '{}';
   v_credits bigint[] := '{}';
   v_amounts bigint[] := '{}';
@@ -247,8 +248,37 @@ BEGIN
     SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation FROM begin_chain(p_topic, p_partition, p_group) b;
   END IF;
 
+  -- The first thing heard of an order, a success, is nearly all there is: those go as a set, the others one by one.
+  WITH plain AS MATERIALIZED (
+    SELECT e.ord, q.place, q.id, q.order_id, q.amount, q.verified_at, h.cashfree_payment_id, h.payment_group, h.payment_method, h.instrument,
+           h.amount AS claimed, h.occurred_at
+      FROM (SELECT x.*, count(*) OVER (PARTITION BY x.order_id) AS n
+              FROM unnest(s_order, s_inbox, s_kind) WITH ORDINALITY AS x (order_id, inbox, kind, ord)) e
+     CROSS JOIN LATERAL (SELECT * FROM payment_webhooks z WHERE z.id = e.inbox AND z.order_id = e.order_id AND z.kind = 'payment' LIMIT 1) h
+     CROSS JOIN LATERAL (SELECT z.*, z.ctid AS place FROM payments z WHERE z.order_id = e.order_id LIMIT 1) q
+      LEFT JOIN LATERAL (SELECT true AS heard FROM payment_attempts z WHERE z.order_id = e.order_id LIMIT 1) a ON true
+      LEFT JOIN LATERAL (SELECT true AS waits FROM retries z WHERE z.topic = v_topic AND z.key = e.order_id AND z.state = 'due' LIMIT 1) b ON true
+     WHERE p_retry IS NULL AND e.n = 1 AND e.kind = 'success' AND h.status = 'SUCCESS' AND h.cashfree_payment_id IS NOT NULL
+       AND NOT q.webhook_verified AND a.heard IS NULL AND b.waits IS NULL
+  ), attempted AS (
+    INSERT INTO payment_attempts (order_id, cashfree_payment_id, payment_id, status, payment_group, amount, seen, occurred_at)
+      SELECT p.order_id, p.cashfree_payment_id, p.id, 'SUCCESS', p.payment_group, p.claimed, '{SUCCESS}', p.occurred_at FROM plain p
+  ), marked AS (
+    UPDATE payments x SET webhook_verified = true, updated_at = now(), cashfree_payment_id = p.cashfree_payment_id,
+                          payment_group = p.payment_group, payment_method = p.payment_method, instrument = p.instrument
+      FROM plain p WHERE x.ctid = p.place
+  ), asked AS (
+    INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount)
+      SELECT p.id, p.order_id, 'webhook', now(), p.amount FROM plain p WHERE p.verified_at IS NULL
+    ON CONFLICT (payment_id) DO UPDATE
+      SET state = 'due', attempt = CASE v.state WHEN 'orphan' THEN 0 ELSE v.attempt END, next_at = least(v.next_at, now()), finished_at = NULL
+      WHERE v.state <> 'done'
+  )
+  SELECT array_agg(p.ord) INTO v_plain FROM plain p;
+
   FOR i IN 1 .. v_n LOOP
     r_outcome[i] := 'posted'; r_reason[i] := NULL;
+    CONTINUE WHEN i = ANY (v_plain);
     SELECT * INTO w FROM payment_webhooks x WHERE x.id = s_inbox[i] AND x.order_id = s_order[i] AND x.kind = 'payment';
     IF NOT FOUND OR w.cashfree_payment_id IS NULL THEN
       r_outcome[i] := 'quarantined'; r_reason[i] := 'unknown_inbox';

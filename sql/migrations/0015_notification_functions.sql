@@ -243,17 +243,26 @@ END $$;
 
 -- Facts that arise where nobody is told about them, kept by the transaction that makes them: a payment's way through its states,
 -- and what else than a spend, a hold or its end moves credits. A purchase is the payment's own 'credits_added'.
-CREATE FUNCTION keep_payment_fact() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION keep_payment_facts() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-  INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
-    VALUES (CASE new.status WHEN 'credited' THEN 'credits_added' ELSE 'payment_' || new.status END, new.user_id, new.wallet_id, new.id,
-            new.credits_granted, new.amount, 'payment', new.id::text, now())
-  ON CONFLICT (kind, source, source_id) DO NOTHING;
+  IF tg_op = 'INSERT' THEN
+    INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
+      SELECT CASE n.status WHEN 'credited' THEN 'credits_added' ELSE 'payment_' || n.status END, n.user_id, n.wallet_id, n.id,
+             n.credits_granted, n.amount, 'payment', n.id::text, now()
+        FROM new_rows n ORDER BY n.id
+    ON CONFLICT (kind, source, source_id) DO NOTHING;
+  ELSE
+    INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
+      SELECT CASE n.status WHEN 'credited' THEN 'credits_added' ELSE 'payment_' || n.status END, n.user_id, n.wallet_id, n.id,
+             n.credits_granted, n.amount, 'payment', n.id::text, now()
+        FROM new_rows n JOIN old_rows o ON o.id = n.id WHERE o.status <> n.status AND n.status <> 'active' ORDER BY n.id
+    ON CONFLICT (kind, source, source_id) DO NOTHING;
+  END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER keep_fact AFTER INSERT ON payments FOR EACH ROW EXECUTE FUNCTION keep_payment_fact();
-CREATE TRIGGER keep_change_fact AFTER UPDATE OF status ON payments FOR EACH ROW
-  WHEN (old.status <> new.status AND new.status <> 'active') EXECUTE FUNCTION keep_payment_fact();
+CREATE TRIGGER keep_facts AFTER INSERT ON payments REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION keep_payment_facts();
+CREATE TRIGGER keep_change_facts AFTER UPDATE ON payments REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+  FOR EACH STATEMENT EXECUTE FUNCTION keep_payment_facts();
 
 CREATE FUNCTION keep_wallet_fact() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
