@@ -9,7 +9,7 @@ from typing import Final
 
 import uvloop
 
-from bench.faults import broker, database, gateway, network, processes, report
+from bench.faults import broker, clock, database, disks, gateway, network, processes, report
 from bench.faults.kinds import Kind
 from bench.faults.load import Rates
 from bench.faults.run import run
@@ -21,6 +21,8 @@ DECK: Final[tuple[Kind, ...]] = (
     *network.KINDS,
     *database.KINDS,
     *broker.KINDS,
+    *disks.KINDS,
+    *clock.KINDS,
     *gateway.KINDS,
 )
 
@@ -31,6 +33,10 @@ async def main(args: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     deck = [kind for kind in DECK if not args.kinds or any(part in str(kind) for part in args.kinds)]
+    if not disks.KINDS:
+        print(disks.REFUSAL)
+    if not clock.KINDS:
+        print(clock.REFUSAL)
     first, _, last = (args.seeds or str(args.seed)).partition("..")
     runs, good = [], True
     for seed in range(int(first), int(last or first) + 1):

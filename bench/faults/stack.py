@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import aiohttp
 
 from bench.faults.proxy import Proxy
 from deploy import supervisor
+from deploy.local.disk import MAY_MOUNT
 from deploy.local.ports import HOST, free_port
 from deploy.local.postgres import DATABASE, SUPERUSER, Postgres
 from deploy.local.private import private_postgres, private_rabbitmq, private_valkey
@@ -27,6 +29,8 @@ from streams.topics import TOPICS, declare
 
 PARTITIONS: Final = 4
 GROUP: Final = "commdesk"
+DISK_MB: Final = 800 if MAY_MOUNT else None
+"""The servers' own small disks, so that they can be filled: several times what a run needs."""
 SEGMENT_BYTES: Final = 60_000
 """Small, so that retention has something to take away within seconds."""
 WORKERS: Final = ("worker-1", "worker-2")
@@ -40,6 +44,16 @@ def topic_arguments(topic: str) -> dict[str, Any]:
     """Arguments of a partition's stream, as a queue is declared with over the management API."""
     found = next(t for t in _TOPICS if t.name == topic).arguments(replicas=1)
     return {f"x-{name.removeprefix('x-')}": int(v) if v.isdigit() else v for name, v in found.items()}
+
+
+def faketime() -> Path | None:
+    """The library that shifts a process's clock, if it is installed."""
+    try:
+        wheel = metadata.distribution("libfaketime")
+    except metadata.PackageNotFoundError:
+        return None
+    path = Path(str(wheel.locate_file("libfaketime/vendor/libfaketime/src/libfaketime.so.1")))
+    return path if path.exists() else None
 
 
 class System:
@@ -65,6 +79,10 @@ class System:
     @property
     def simulator_url(self) -> str:
         return f"http://{HOST}:{self._ports['simulator']}"
+
+    def clock_file(self, process: str) -> Path:
+        """What a process adds to its wall clock, in seconds with a sign."""
+        return self.logs / f"{process}.clock"
 
     async def start(self) -> None:
         """Proxies first, then the processes; returns when the web process is ready. Errors: ServerError."""
@@ -140,6 +158,19 @@ class System:
         process = self.processes[name] = python(name, arguments, self._environment(name), self.logs)
         self.keeper.keep(process)
 
+    def _wrong_clock(self, name: str) -> dict[str, str]:
+        """A wall clock that can be set; the clock that measures intervals stays right."""
+        library = faketime()
+        if library is None:
+            return {}
+        self.clock_file(name).write_text("+0")
+        return {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self.clock_file(name)),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
     def _simulator_arguments(self) -> list[str]:
         webhooks = f"http://{HOST}:{self.proxies['simulator', 'web'].port}/v1/webhooks/cashfree"
         port = str(self._ports["simulator"])
@@ -162,6 +193,7 @@ class System:
         return {
             **os.environ,
             **through,
+            **(self._wrong_clock(name) if name != "simulator" else {}),
             "PARTITIONS": str(PARTITIONS),
             "CONSUMER_GROUP": GROUP,
             "CASHFREE_CLIENT_ID": "simulated",
@@ -182,8 +214,8 @@ async def running(logs: Path, say: Callable[[str], None]) -> AsyncIterator[Syste
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     async with AsyncExitStack() as servers:
-        postgres = await servers.enter_async_context(private_postgres())
-        broker = await servers.enter_async_context(private_rabbitmq())
+        postgres = await servers.enter_async_context(private_postgres(disk_mb=DISK_MB))
+        broker = await servers.enter_async_context(private_rabbitmq(disk_mb=DISK_MB))
         valkey = await servers.enter_async_context(private_valkey())
         system = System(postgres, broker, valkey, logs, say)
         try:

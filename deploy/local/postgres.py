@@ -114,6 +114,11 @@ class Postgres:
         return self._secrets.get(user)
 
     @property
+    def disk(self) -> Path:
+        """The directory whose disk holds all data."""
+        return self._data.parent
+
+    @property
     def process(self) -> Process:
         """The running server.
 

@@ -6,11 +6,13 @@ Durable, unlike the servers tests share. Data is deleted at the end.
 import os
 import secrets
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from deploy.local import pgbouncer, rabbitmq
+from deploy.local.disk import mounts_below, small_disk
 from deploy.local.home import home
 from deploy.local.pgbouncer import PgBouncer
 from deploy.local.postgres import DATABASE, Postgres
@@ -34,6 +36,8 @@ def sweep() -> None:
         for path in [*directory.glob("test-*"), *directory.glob("private-*")]:
             owner = path.name.split("-")[1].partition(".")[0]
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                for disk in mounts_below(path):
+                    subprocess.run(["umount", "-l", str(disk)], check=False)
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -42,19 +46,28 @@ def _name() -> str:
 
 
 @asynccontextmanager
-async def private_postgres(*, fast: bool = False, migrated: bool = True) -> AsyncIterator[Postgres]:
+async def private_postgres(
+    *, fast: bool = False, migrated: bool = True, disk_mb: int | None = None
+) -> AsyncIterator[Postgres]:
     """A running PostgreSQL with roles and, unless `migrated=False`, the newest schema in `commdesk`.
 
-    `pg.kill9()`, then `await pg.start()`: the same data on the same port. `pg.url(role)` is its address.
+    `pg.kill9()`, then `await pg.start()`: the same data on the same port. `pg.url(role)` is its address. With
+    `disk_mb` its data lie on a disk of that size, which only root may ask for.
     """
-    postgres = Postgres(home(LOCAL), name=_name(), fast=fast)
+    place = home(LOCAL)
+    postgres = Postgres(place, name=_name(), fast=fast)
     try:
-        await postgres.start()
-        if migrated:
-            await migrate(postgres.url("core_migrator", DATABASE))
-        yield postgres
+        async with AsyncExitStack() as disk:
+            if disk_mb is not None:
+                await disk.enter_async_context(small_disk(postgres.disk, mb=disk_mb, account=place.account))
+            try:
+                await postgres.start()
+                if migrated:
+                    await migrate(postgres.url("core_migrator", DATABASE))
+                yield postgres
+            finally:
+                await postgres.stop()
     finally:
-        await postgres.stop()
         postgres.drop()
 
 
@@ -74,19 +87,24 @@ async def private_pooler(postgres: Postgres) -> AsyncIterator[PgBouncer]:
 
 
 @asynccontextmanager
-async def private_rabbitmq(*, tls: bool = False) -> AsyncIterator[RabbitMQ]:
+async def private_rabbitmq(*, tls: bool = False, disk_mb: int | None = None) -> AsyncIterator[RabbitMQ]:
     """A running RabbitMQ with the roles' users; with `tls`, `node.stream_url(tls=True)` and `node.ca_file`.
 
-    `node.kill9()`, then `await node.start()`: the same data on the same ports.
+    `node.kill9()`, then `await node.start()`: the same data on the same ports. `disk_mb`: as for PostgreSQL.
     """
     directory = LOCAL / _name()
     root = await rabbitmq.fetch(LOCAL, print)
     node = RabbitMQ(directory, root, tls=issue(directory / "tls") if tls else None)
     try:
-        await node.start()
-        yield node
+        async with AsyncExitStack() as disk:
+            if disk_mb is not None:
+                await disk.enter_async_context(small_disk(node.disk, mb=disk_mb))
+            try:
+                await node.start()
+                yield node
+            finally:
+                await node.stop()
     finally:
-        await node.stop()
         node.drop()
 
 

@@ -124,6 +124,11 @@ class RabbitMQ:
         return f"http://{HOST}:{self._port['prometheus']}/metrics"
 
     @property
+    def disk(self) -> Path:
+        """The directory whose disk holds all data."""
+        return self._directory / "data"
+
+    @property
     def process(self) -> Process:
         """The running node.
 
