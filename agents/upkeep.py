@@ -8,6 +8,7 @@ from typing import Final
 import faust
 
 from agents import delays, queues
+from agents.archiver import Archive, Archiver, ArchiveSettings
 from agents.breakers import Breakers
 from agents.core import Core, PostgresOwnership
 from agents.dead_letters import DeadLetters
@@ -52,3 +53,7 @@ class Upkeep:
             recovery.run,
             recovery.run_survey,
         ]
+        settings = ArchiveSettings()
+        if settings.archive_url:
+            archive = Archive.from_environment()
+            self.loops.append(Archiver(core, address, archive, settings, holder=holder).run)

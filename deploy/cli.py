@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
     )
     reconcile.set_defaults(action=commands.reconcile)
 
+    queue = add(
+        "queue",
+        help="parked and dead events, breakers, lag, rewind, archive; ./dev queue --help",
+        add_help=False,
+    )
+    queue.set_defaults(action=commands.queue)
+
     bench = add("bench", help="measure one thing; ./dev bench --help names them", add_help=False)
     bench.set_defaults(action=commands.bench)
 
@@ -81,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    passes_on = options.command in ("test", "psql", "bench", "faults", "reconcile")
+    passes_on = options.command in ("test", "psql", "bench", "faults", "reconcile", "queue")
     if rest and not passes_on:
         root.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest

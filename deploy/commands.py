@@ -90,6 +90,12 @@ def reconcile(options: argparse.Namespace) -> int:
     return _tool([sys.executable, "-m", "agents.reconcile", *options.rest], environment=dict(given))
 
 
+def queue(options: argparse.Namespace) -> int:
+    """`python -m deploy.queue` on the running stack, or on what the environment names."""
+    given = os.environ if "DATABASE_URL" in os.environ else {**running(), **os.environ}
+    return _tool([sys.executable, "-m", "deploy.queue", *options.rest], environment=dict(given))
+
+
 def verify(options: argparse.Namespace) -> int:
     """The invariants, by name; the rows of each that does not hold."""
     from sql import invariants

@@ -40,12 +40,13 @@ class IncidentCount:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a group stands in a partition."""
+    """Where a group stands in a partition; `last_digest` is of the last record it committed."""
 
     topic: str
     partition: int
     epoch: int
     next_offset: int
+    last_digest: bytes | None
     owner: str | None
 
 

@@ -31,7 +31,7 @@ SELECT topic, partition, slices FROM find_unapplied($1, $2, $3, $4);
 
 -- name: get_all_positions(consumer_group)
 -- Where every claimed partition stands, and under which epoch.
-SELECT topic, partition, epoch, next_offset, owner FROM consumer_offsets WHERE consumer_group = $1 AND epoch > 0 ORDER BY topic, partition;
+SELECT topic, partition, epoch, next_offset, last_digest, owner FROM consumer_offsets WHERE consumer_group = $1 AND epoch > 0 ORDER BY topic, partition;
 
 -- name: rewind_partition(topic, partition, consumer_group, to_offset, actor, why)
 SELECT rewind_partition($1, $2, $3, $4, $5, $6);
