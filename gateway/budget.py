@@ -117,11 +117,15 @@ _TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
-local wait = full_at - tonumber(ARGV[2]) - now
-if wait > 0 then return math.ceil(wait) end
-full_at = full_at + tonumber(ARGV[1])
-redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000) + 1000)
-return 0
+local wanted, granted = tonumber(ARGV[3]), 0
+while granted < wanted and full_at - tonumber(ARGV[2]) - now <= 0 do
+  full_at = full_at + tonumber(ARGV[1])
+  granted = granted + 1
+end
+if granted > 0 then
+  redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000) + 1000)
+end
+return {granted, math.ceil(math.max(0, full_at - tonumber(ARGV[2]) - now))}
 """
 _PAUSE: Final = """
 local time = redis.call('TIME')
@@ -129,12 +133,12 @@ local now = time[1] * 1000000 + time[2]
 local until_us = now + tonumber(ARGV[1]) + tonumber(ARGV[2])
 local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), until_us)
 redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000) + 1000)
-return 0
+return {}
 """
 
 
 class RedisBudget:
-    """Buckets shared through Redis, with a local share to fall back on.
+    """Buckets shared through Redis, with a local share to fall back on. Calls that begin together ask together.
 
     An answer takes at most 50 ms or is not waited for. After a failure a single task asks again in the
     background (it may take longer: a new TLS connection does), so an outage costs 50 ms once and not on
@@ -148,6 +152,8 @@ class RedisBudget:
         self._pause_script = redis.register_script(_PAUSE)
         self._limit_of = limit_of
         self._local = LocalBudget(lambda endpoint: Rate.share(limit_of(endpoint), processes))
+        self._asking: dict[tuple[str, str], list[asyncio.Future[float]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._shared = False
         self._probe: asyncio.Task[None] | None = None
 
@@ -168,13 +174,36 @@ class RedisBudget:
 
     async def take(self, merchant: str, endpoint: str) -> float:
         """See `Budget.take`."""
-        rate = Rate.per_minute(self._limit_of(endpoint))
-        args = [_us(rate.interval_s), _us(rate.slack_s)]
-        wait_us = await self._ask(self._take_script, merchant, endpoint, args)
-        if wait_us is None:
+        if not self._shared:
             metrics.BUDGET_FALLBACKS.inc()
             return await self._local.take(merchant, endpoint)
-        return wait_us / 1e6
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[float] = loop.create_future()
+        together = self._asking.setdefault((merchant, endpoint), [])
+        if not together:
+            loop.call_soon(self._begin, merchant, endpoint)
+        together.append(answer)
+        return await answer
+
+    def _begin(self, merchant: str, endpoint: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._take(merchant, endpoint))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, merchant: str, endpoint: str) -> None:
+        """One question for all that asked in this turn of the loop; who asked first is served first."""
+        asked = [answer for answer in self._asking.pop((merchant, endpoint)) if not answer.done()]
+        rate = Rate.per_minute(self._limit_of(endpoint))
+        args = [_us(rate.interval_s), _us(rate.slack_s), len(asked)]
+        found = await self._ask(self._take_script, merchant, endpoint, args) if asked else None
+        for number, answer in enumerate(asked):
+            if found is None:
+                metrics.BUDGET_FALLBACKS.inc()
+                wait_s = await self._local.take(merchant, endpoint)
+            else:
+                wait_s = 0.0 if number < found[0] else max(found[1], 1) / 1e6
+            if not answer.done():
+                answer.set_result(wait_s)
 
     async def pause(self, merchant: str, endpoint: str, seconds: float) -> None:
         """See `Budget.pause`. The local share pauses too."""
@@ -182,13 +211,16 @@ class RedisBudget:
         await self._local.pause(merchant, endpoint, seconds)
         await self._ask(self._pause_script, merchant, endpoint, [_us(seconds), _us(rate.slack_s)])
 
-    async def _ask(self, script: AsyncScript, merchant: str, endpoint: str, args: list[int]) -> int | None:
+    async def _ask(
+        self, script: AsyncScript, merchant: str, endpoint: str, args: list[int]
+    ) -> list[int] | None:
         """The script's answer, or None while Redis is not to be relied on."""
         if not self._shared:
             return None
         try:
             async with asyncio.timeout(REDIS_BUDGET_S):
-                return int(await script(keys=[f"gateway:budget:{merchant}:{endpoint}"], args=args))
+                answer = await script(keys=[f"gateway:budget:{merchant}:{endpoint}"], args=args)
+                return [int(number) for number in answer]
         except (RedisError, OSError, TimeoutError):
             self._lost()
             return None

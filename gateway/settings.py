@@ -33,7 +33,7 @@ class GatewaySettings(BaseSettings):
     cashfree_connect_timeout_s: float = Field(default=3.0, gt=0)
     cashfree_timeout_s: float = Field(default=10.0, gt=0)
     cashfree_patience_s: float = Field(default=5.0, ge=0)
-    cashfree_connections: int = Field(default=64, ge=1)
+    cashfree_connections: int = Field(default=128, ge=1)
     cashfree_ca_file: Path | None = None
     redis_url: SecretStr | None = None
 

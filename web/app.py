@@ -8,7 +8,9 @@ from aiohttp import web
 from gateway.client import open_client
 from gateway.settings import GatewaySettings
 from gateway.storage import open_storage
+from sql import webhooks
 from sql.db import Database, DatabaseSettings
+from web.inbox import INBOX, Inbox
 from web.live import HUB, Hub
 from web.middleware import around
 from web.router import add_routes
@@ -53,6 +55,7 @@ def _services(
         db = Database(database_settings)
         async with open_client(gateway_settings) as gateway, open_storage() as storage:
             services = app[SERVICES] = Services(settings, gateway_settings, db, gateway, storage)
+            app[INBOX] = Inbox(lambda items: webhooks.insert_webhooks(db, items))
             hub = app[HUB] = Hub(services)
             watching = asyncio.create_task(hub.run())
             yield

@@ -11,12 +11,12 @@ from aiohttp import web
 from gateway import signature
 from gateway.signature import Reason, Verdict
 from gateway.webhooks import Refused, parse
-from sql import webhooks
 from sql.ids import uuid7
 from sql.webhooks import NewWebhook
 from streams.telemetry import tracing
 from web.auth import Caller
 from web.calls import Reply, read_body, respond
+from web.inbox import INBOX
 from web.problems import Problem
 from web.services import EVENT_ID, SERVICES
 from web.shapes import WebhookAnswer
@@ -48,7 +48,7 @@ async def receive_cashfree(request: web.Request, _: Caller) -> web.StreamRespons
         raise
     webhook, parked = _stored_form(raw, verdict, request.remote)
     request[EVENT_ID] = str(webhook.id)
-    receipt = (await webhooks.insert_webhooks(services.db, [webhook]))[0]
+    receipt = await request.app[INBOX].put(webhook)
     outcome = "parked" if parked and receipt == "new" else receipt
     services.metrics.webhooks.labels(outcome).inc()
     return respond(Reply(WebhookAnswer(status=outcome)))
