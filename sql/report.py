@@ -31,6 +31,11 @@ async def payments_since(db: Database, since: datetime) -> list[Row]:
     return await db.rows(_Q["payments_since"], since)
 
 
+async def refunds_since(db: Database, since: datetime) -> list[Row]:
+    """Refunds asked for since: the caller's key, how each stands, and its payment's price and credits."""
+    return await db.rows(_Q["refunds_since"], since)
+
+
 async def wallet_totals(db: Database, wallets: Sequence[UUID]) -> list[Row]:
     """id, available_credits, locked_credits, used and other (sums of posted effects) per wallet."""
     return await db.rows(_Q["wallet_totals"], list(wallets))

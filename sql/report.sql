@@ -24,6 +24,12 @@ SELECT p.id, p.order_id, p.wallet_id, p.status, p.credits_granted, p.amount,
   LEFT JOIN batches b ON b.id = t.batch_id
  WHERE p.created_at >= $1;
 
+-- name: refunds_since(since)
+-- Refunds asked for since, with their payments; the key is the caller's own.
+SELECT substr(f.idempotency_key, strpos(f.idempotency_key, ':') + 1) AS key, f.refund_id, f.payment_id, p.wallet_id, f.status, f.amount, f.credits_reversed,
+       p.amount AS price, p.credits_granted
+  FROM refunds f JOIN payments p ON p.id = f.payment_id WHERE f.created_at >= $1;
+
 -- name: wallet_totals(wallets)
 -- Balance of each wallet, and what its posted transactions other than usage add up to.
 SELECT w.id, w.available_credits, w.locked_credits,
@@ -45,4 +51,5 @@ SELECT (SELECT count(*) FROM usage_metering WHERE published_at IS NULL) AS usage
        (SELECT count(*) FROM payment_webhooks WHERE closed_at IS NULL) AS webhooks_open,
        (SELECT count(*) FROM verifications WHERE state = 'due') AS verifications_due,
        (SELECT count(*) FROM fraud_checks WHERE counts IS NULL) AS fraud_checks_open,
-       (SELECT count(*) FROM retries WHERE state = 'due') AS retries_due;
+       (SELECT count(*) FROM retries WHERE state = 'due') AS retries_due,
+       (SELECT count(*) FROM refunds WHERE status IN ('requested', 'due', 'pending')) AS refunds_open;

@@ -34,7 +34,9 @@ async def main(seconds: float | None, json_file: Path | None, seed: int, account
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     gateway = urlsplit(os.environ["CASHFREE_BASE_URL"])
-    rates = Rates(payments=6 * factor, api_usage=120 * factor, direct_usage=240 * factor)
+    rates = Rates(
+        payments=6 * factor, refunds=1.5 * factor, api_usage=120 * factor, direct_usage=240 * factor
+    )
     readonly = os.environ.get("DATABASE_READONLY_URL", os.environ["DATABASE_URL"])
     async with (
         await Database.connect(
@@ -66,7 +68,7 @@ async def main(seconds: float | None, json_file: Path | None, seed: int, account
             await publisher.flush()
         sent_s = time.monotonic() - began
         await drained(db, traffic)
-        verdict = await judge(db, traffic.log, await traffic.paid_orders(), traffic.wallets)
+        verdict = await judge(db, traffic.log, await traffic.truth(), traffic.wallets)
         violations = await invariants.check(readonly)
         outcomes = await books.outcome_counts(db, traffic.log.began)
     found = report.figures(
@@ -94,7 +96,7 @@ async def progress(
         last = 0.0
         while not stopping.is_set() and not sending.done() and (until is None or time.monotonic() < until):
             outcomes = await books.outcome_counts(db, traffic.log.began)
-            table = Table("sent", "acknowledged", "twice", "orders", *outcomes, "left")
+            table = Table("sent", "acknowledged", "twice", "orders", "refunds", *outcomes, "left")
             left = "Ctrl-C ends" if until is None else f"{max(0, until - time.monotonic()):.0f} s"
             log = traffic.log
             counts = (
@@ -102,6 +104,7 @@ async def progress(
                 log.acknowledged,
                 log.duplicates_injected,
                 len(log.orders),
+                len(log.refunds),
                 *outcomes.values(),
             )
             table.add_row(*map(str, counts), left)
@@ -129,7 +132,14 @@ async def drained(db: Database, traffic: Traffic) -> None:
         await asyncio.sleep(0.5)
         now = await books.open_work(db) | await books.outcome_counts(db, traffic.log.began)
         still = not any(
-            now[name] for name in ("usage_unpublished", "webhooks_open", "fraud_checks_open", "retries_due")
+            now[name]
+            for name in (
+                "usage_unpublished",
+                "webhooks_open",
+                "fraud_checks_open",
+                "retries_due",
+                "refunds_open",
+            )
         )
         quiet = quiet + 1 if still and now == before else 0
         before = now

@@ -1,4 +1,4 @@
-"""The client's own log: what was sent, what was acknowledged, and when. It never looks into the database."""
+"""The client's own log: what was sent, what was acknowledged, and when; and the gateway's truth. Never the database's."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +16,17 @@ class Sent:
 
 
 @dataclass(slots=True)
+class Asked:
+    """One refund that a customer asked for, however often. outcome: created | refused | None (no answer came)."""
+
+    payment_id: UUID
+    order_id: str
+    amount_paise: int
+    outcome: str | None = None
+    refund_id: UUID | None = None
+
+
+@dataclass(slots=True)
 class Log:
     """Everything this run sent. Counts are of sends, so an event sent twice counts twice."""
 
@@ -24,6 +35,8 @@ class Log:
     granted: dict[UUID, int] = field(default_factory=dict)
     orders: dict[str, UUID] = field(default_factory=dict)
     """Payment by our order id."""
+    refunds: dict[str, Asked] = field(default_factory=dict)
+    """By the customer's key."""
     sent: int = 0
     acknowledged: int = 0
     duplicates_injected: int = 0
@@ -46,3 +59,21 @@ class Log:
 
     def error(self, what: str) -> None:
         self.errors[what] = self.errors.get(what, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRefund:
+    """A refund as the gateway has it."""
+
+    order_id: str
+    refund_id: str
+    status: str
+    amount_paise: int
+
+
+@dataclass(slots=True)
+class Truth:
+    """What the gateway knows of our orders: the paid ones, and every refund."""
+
+    paid: set[str] = field(default_factory=set)
+    refunds: list[GatewayRefund] = field(default_factory=list)

@@ -1,12 +1,11 @@
 """The judge: what the client knows, and what the gateway knows, against what the books say."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from bench.demo.log import Log
+from bench.demo.log import GatewayRefund, Log, Truth
 from sql import report
 from sql.db import Database
 
@@ -23,14 +22,17 @@ class Verdict:
     usage_ms: list[float] = field(default_factory=list)
     payment_ms: list[float] = field(default_factory=list)
     payments: Counter[str] = field(default_factory=Counter)
+    refunds: Counter[str] = field(default_factory=Counter)
+    refunded_paise: int = 0
     committed: int = 0
 
 
-async def judge(db: Database, log: Log, paid: Iterable[str], wallets: list[UUID]) -> Verdict:
-    """Compare everything. `paid` are the orders that the gateway says were paid."""
+async def judge(db: Database, log: Log, truth: Truth, wallets: list[UUID]) -> Verdict:
+    """Compare everything with the client's log and the gateway's truth."""
     verdict = Verdict()
     used = await _usage(db, log, verdict)
-    bought = await _payments(db, log, set(paid), verdict)
+    bought = await _payments(db, log, truth.paid, verdict)
+    bought.subtract(await _refunds(db, log, truth.refunds, verdict))
     for row in await report.wallet_totals(db, wallets):
         wallet = row["id"]
         expected = log.granted.get(wallet, 0) + bought[wallet] - used[wallet]
@@ -90,6 +92,46 @@ async def _payments(db: Database, log: Log, paid: set[str], verdict: Verdict) ->
             if row["received_at"] is not None:
                 verdict.payment_ms.append(_ms(row["received_at"], row["committed_at"]))
     return bought
+
+
+async def _refunds(
+    db: Database, log: Log, at_gateway: list[GatewayRefund], verdict: Verdict
+) -> Counter[UUID]:
+    """Each refund that was granted went back once, of its amount; nothing else did. Returns the credits that all of
+    them reverse by the policy: per payment ceil(refunded * credits / price), of any slicing (MONEY §3).
+    """
+    rows = {row["key"]: row for row in await report.refunds_since(db, log.began)}
+    sent: defaultdict[str, list[GatewayRefund]] = defaultdict(list)
+    for refund in at_gateway:
+        sent[refund.refund_id].append(refund)
+    for key, asked in log.refunds.items():
+        row = rows.get(key)
+        verdict.refunds[asked.outcome or "unknown"] += 1
+        if row is None:
+            if asked.outcome is not None:
+                verdict.lost.append(f"refund {key}: {asked.outcome}, and not kept")
+            continue
+        granted = row["status"] != "rejected"
+        if asked.outcome is not None and granted != (asked.outcome == "created"):
+            verdict.lost.append(f"refund {key}: the customer was told {asked.outcome}, it is {row['status']}")
+        if granted and row["status"] != "done":
+            verdict.lost.append(f"refund {key}: granted, {row['status']}")
+        gone = [r.amount_paise for r in sent.pop(row["refund_id"], []) if r.status == "SUCCESS"]
+        expected = [asked.amount_paise] if granted else []
+        if gone != expected:
+            wrong = verdict.lost if len(gone) < len(expected) else verdict.double_posted
+            wrong.append(f"refund {key}: {gone} paise went back, {expected} were granted")
+    verdict.double_posted += [f"refund {id}: the gateway has it and nobody asked" for id in sent]
+    paid_back: Counter[UUID] = Counter()
+    for row in (row for row in rows.values() if row["status"] == "done"):
+        paid_back[row["payment_id"]] += row["amount"]
+        verdict.refunds["done"] += 1
+        verdict.refunded_paise += row["amount"]
+    reversed_credits: Counter[UUID] = Counter()
+    for row in {row["payment_id"]: row for row in rows.values()}.values():
+        back = -(-paid_back[row["payment_id"]] * row["credits_granted"] // row["price"])
+        reversed_credits[row["wallet_id"]] += back
+    return reversed_credits
 
 
 def _ms(start: datetime, end: datetime) -> float:

@@ -42,6 +42,7 @@ def figures(
             "p99": percentile(verdict.payment_ms, 0.99),
         },
         "payments": dict(verdict.payments),
+        "refunds": dict(verdict.refunds) | {"paise": verdict.refunded_paise},
         "errors": log.errors,
         "seconds": round(seconds, 1),
     }

@@ -9,13 +9,14 @@ from uuid import UUID, uuid4
 
 import aiohttp
 
-from bench.demo.log import Log
+from bench.demo.log import Asked, GatewayRefund, Log, Truth
 from domain.packs import PACKS
 from streams.events import UsageEvent
 from streams.publish import Publisher
 
 FEATURES: Final = ("chat.message", "event.ticket", "ai.summary", "voice.minute", "storage.gb")
 CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
+REFUSED: Final = 422
 DUPLICATES: Final = 0.03
 """Share of events and webhooks that are sent twice."""
 
@@ -25,6 +26,7 @@ class Rates:
     """Sends per second, by door."""
 
     payments: float = 6.0
+    refunds: float = 1.5
     api_usage: float = 120.0
     direct_usage: float = 240.0
     api_batch: int = 12
@@ -43,6 +45,7 @@ class Traffic:
         self._stopping = asyncio.Event()
         self._users: list[UUID] = []
         self._wallets: list[UUID] = []
+        self._paid: list[tuple[str, UUID, int]] = []
         self._communities = [uuid4() for _ in range(8)]
         self._session: aiohttp.ClientSession | None = None
 
@@ -91,6 +94,7 @@ class Traffic:
         )
         doors = (
             self._paced(self._rates.payments, self._pay),
+            self._paced(self._rates.refunds, self._refund),
             self._paced(self._rates.api_usage / self._rates.api_batch, self._use_api),
             self._paced(self._rates.direct_usage / 10, lambda: self._use_stream(publisher, 10)),
         )
@@ -134,6 +138,43 @@ class Traffic:
                 "late": self._random.random() < 0.05,
             }
         await self._simulate(f"/sim/orders/{order['order_id']}/pay", wish)
+        if outcome == "success":
+            self._paid.append((order["order_id"], UUID(order["payment_id"]), order["amount_paise"]))
+
+    async def _refund(self) -> None:
+        """A customer wants money back of a payment that was credited: some of it or all, sometimes twice at once."""
+        if not self._paid:
+            return
+        order_id, payment_id, price = self._paid.pop(self._random.randrange(len(self._paid)))
+        if (await self._get(f"/v1/payments/{payment_id}"))["status"] != "credited":
+            self._paid.append((order_id, payment_id, price))
+            return
+        share = self._random.choice((0.1, 0.25, 0.6, 1.0))
+        wishes = [
+            Asked(payment_id, order_id, int(price * share)) for _ in range(self._random.choice((1, 1, 2)))
+        ]
+        await asyncio.gather(*(self._ask_back(f"r-{uuid4()}", wish) for wish in wishes))
+
+    async def _ask_back(self, key: str, asked: Asked) -> None:
+        """Ask for one refund; after an unknown answer again under the same key, and some twice all the same."""
+        self.log.refunds[key] = asked
+        sends = 2 if self._random.random() < DUPLICATES * 5 else 1
+        body = {"amount_paise": asked.amount_paise, "reason": "demo"}
+        while sends:
+            try:
+                answer = await self._post(f"/v1/payments/{asked.payment_id}/refunds", body, key=key)
+                asked.outcome, asked.refund_id = "created", UUID(answer["id"])
+            except aiohttp.ClientResponseError as error:
+                if error.status != REFUSED:
+                    raise
+                asked.outcome = "refused"
+            except (aiohttp.ClientError, TimeoutError):
+                self.log.unknown += 1
+                if self._stopping.is_set():
+                    return
+                await asyncio.sleep(0.5)
+                continue
+            sends -= 1
 
     async def _use_api(self) -> None:
         """A batch of usage events by API; after an unknown answer the same batch again."""
@@ -184,13 +225,21 @@ class Traffic:
             "metadata": {"source": "demo"},
         }
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _get(self, path: str) -> dict[str, Any]:
+        assert self._session is not None
+        async with self._session.get(self._web + path) as answer:
+            answer.raise_for_status()
+            found: dict[str, Any] = await answer.json()
+            return found
+
+    async def _post(self, path: str, body: dict[str, Any], *, key: str | None = None) -> dict[str, Any]:
         assert self._session is not None
         async with self._session.post(
-            self._web + path, json=body, headers={"Idempotency-Key": str(uuid4())}
+            self._web + path, json=body, headers={"Idempotency-Key": key or str(uuid4())}
         ) as answer:
             if answer.status >= 400:
-                self.log.error(f"{path.split('/')[2]} {answer.status}")
+                if answer.status != REFUSED or key is None:
+                    self.log.error(f"{path.split('/')[2]} {answer.status}")
                 raise aiohttp.ClientResponseError(
                     answer.request_info, answer.history, status=answer.status, message=await answer.text()
                 )
@@ -202,10 +251,10 @@ class Traffic:
         async with self._session.post(self._simulator + path, json=body) as answer:
             answer.raise_for_status()
 
-    async def paid_orders(self) -> set[str]:
-        """The gateway's own truth: order ids that were paid."""
+    async def truth(self) -> Truth:
+        """The gateway's own: which of our orders were paid, and every refund of theirs."""
         assert self._session is not None
-        paid: set[str] = set()
+        truth = Truth()
         after: str | None = None
         while True:
             query = {"limit": "1000"} | ({"after": after} if after else {})
@@ -213,6 +262,12 @@ class Traffic:
                 answer.raise_for_status()
                 orders = await answer.json()
             if not orders:
-                return paid & set(self.log.orders)
-            paid |= {o["order_id"] for o in orders if o["status"] == "PAID"}
+                return truth
+            for order in orders:
+                if order["order_id"] in self.log.orders:
+                    if order["status"] == "PAID":
+                        truth.paid.add(order["order_id"])
+                    truth.refunds += [
+                        GatewayRefund(order["order_id"], **refund) for refund in order["refunds"]
+                    ]
             after = orders[-1]["order_id"]
