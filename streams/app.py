@@ -80,8 +80,15 @@ def run_worker(app: faust.App, *, loglevel: str = "warning") -> None:
     """Run the app until SIGTERM or SIGINT; does not return (SystemExit). Ends under `SHUTDOWN_DEADLINE_S`."""
     loop = uvloop.new_event_loop()
     worker = _Worker(
-        app, loop=loop, loglevel=loglevel, redirect_stdouts=False, override_logging=False, debug=False
+        app,
+        loop=loop,
+        loglevel=loglevel,
+        quiet=True,
+        redirect_stdouts=False,
+        override_logging=False,
+        debug=False,
     )
+    worker.spinner = None
     worker.execute_from_commandline()
 
 

@@ -3,10 +3,12 @@
 import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import structlog
 from aiohttp import web
+from opentelemetry.trace import Span
 
 from sql.errors import Unavailable
 from sql.ids import uuid7
@@ -37,11 +39,12 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     response: web.StreamResponse
     try:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if tracing.on():
-                response = await _traced(request, handler, request_id)
-            else:
+            with _span(request, request_id) if tracing.on() else nullcontext() as span:
                 response = await _answer(request, handler, request_id)
-            _record(request, response.status, time.perf_counter() - started)
+                if span is not None:
+                    span.set_attribute("http.response.status_code", response.status)
+                    span.set_attribute("ids", request.get(EVENT_ID, ""))
+                _record(request, response.status, time.perf_counter() - started)
     except ConnectionResetError:
         log.info("the client left", request_id=request_id)
         raise
@@ -52,18 +55,13 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-async def _traced(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+def _span(request: web.Request, request_id: str) -> AbstractContextManager[Span | None]:
+    """A span around the request, if it is one of those that are traced."""
     route = _route(request)
     if route in _QUIET:
-        return await _answer(request, handler, request_id)
+        return nullcontext()
     said = {"http.request.method": request.method, "http.route": route, "request_id": request_id}
-    with tracing.request(f"{request.method} {route}", request.headers.get("traceparent"), said) as span:
-        response = await _answer(request, handler, request_id)
-        if span is not None:
-            span.set_attribute("http.response.status_code", response.status)
-            if EVENT_ID in request:
-                span.set_attribute("ids", request[EVENT_ID])
-        return response
+    return tracing.request(f"{request.method} {route}", request.headers.get("traceparent"), said)
 
 
 async def _answer(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:

@@ -1,6 +1,6 @@
 """Errors to Sentry, where a DSN is given: what broke and where, scrubbed; never who it happened to.
 
-Only what our logs call an error with its exception is sent. Local variables, request bodies, headers and
+Only what our logs call an error is sent, with its exception if there is one. Local variables, request bodies, headers and
 breadcrumbs are not collected at all, so that the scrubber is the second line and not the first.
 """
 
@@ -45,14 +45,22 @@ def configure(service: str, settings: TelemetrySettings) -> None:
 
 
 def report(_: Any, level: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A processor of the logs: an error with its exception goes to Sentry too, with the ids of its line."""
-    if _on and level in ("error", "exception", "critical") and entry.get("exc_info"):
-        with sentry_sdk.new_scope() as scope:
-            for name in _TAGS:
-                if name in entry:
-                    scope.set_tag(name, str(entry[name]))
-            scope.set_extra("message", str(entry.get("event", "")))
+    """A processor of the logs: what is logged as an error goes to Sentry too, with the ids of its line."""
+    if not _on or level not in ("error", "exception", "critical"):
+        return entry
+    said = str(entry.get("event", ""))
+    with sentry_sdk.new_scope() as scope:
+        for name in _TAGS:
+            if name in entry:
+                scope.set_tag(name, str(entry[name]))
+        if entry.get("exc_info"):
+            scope.set_extra("message", said)
             sentry_sdk.capture_exception(_exception(entry["exc_info"]))
+        else:
+            rest = {name: value for name, value in entry.items() if name not in (*_TAGS, "event")}
+            for name, value in rest.items():
+                scope.set_extra(name, scrub.field(name, value))
+            sentry_sdk.capture_message(said, level="error")
     return entry
 
 

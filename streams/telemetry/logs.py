@@ -17,9 +17,7 @@ import structlog
 from streams.telemetry import faults, scrub, tracing
 from streams.telemetry.settings import TelemetrySettings
 
-_KEEP: Final = frozenset(
-    {"event", "level", "timestamp", "request_id", "event_id", "trace_id", "span_id", "ms"}
-)
+_KEEP: Final = frozenset({"level", "timestamp", "trace_id", "span_id", "service"})
 Entry = MutableMapping[str, Any]
 
 
@@ -66,7 +64,7 @@ def configure(service: str, settings: TelemetrySettings, *, level: str | None = 
 def scrubbed(_: Any, __: str, entry: Entry) -> Entry:
     """Nothing personal, no secret: every field by its name and its form."""
     for name, said in entry.items():
-        if type(said) is str and name in _KEEP and name != "event":
+        if name in _KEEP:
             continue
         if said is not None and type(said) is not bool:
             entry[name] = scrub.field(name, said)

@@ -1,0 +1,91 @@
+"""One payment, followed through real processes and the streams' headers into a real OTLP receiver."""
+
+import asyncio
+from xml.etree import ElementTree
+
+from deploy.observability import traces
+from deploy.observability.collector import Span
+
+from .house import TOKEN, House
+
+PATH = (
+    "POST /v1/webhooks/cashfree",
+    "relay",
+    "webhook.processing",
+    "payment.processing",
+    "verify",
+    "fraud.detection",
+    "wallet.credit",
+    "analytics.billing",
+    "dashboard",
+)
+
+
+async def look(house: House, until: asyncio.Event) -> None:
+    """Somebody watches the live page."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with house.http.get(f"{house.url}/v1/live", headers=headers) as stream:
+        async for _ in stream.content:
+            if until.is_set():
+                return
+
+
+async def test_one_payment_is_one_trace_from_the_webhook_to_the_dashboard(observed: House) -> None:
+    seen = asyncio.Event()
+    watching = asyncio.create_task(look(observed, seen))
+    user, wallet = await observed.customer()
+    order = await observed.pay(user, wallet)
+    await observed.credited(order["payment_id"])
+
+    def own() -> list[Span]:
+        found = traces.find(observed.spans, order["payment_id"])
+        return [s for s in observed.spans if s.trace == found]
+
+    async def has_arrived() -> bool:
+        return {"dashboard", "notifications.billing", "invoice.generate"} <= {s.name for s in own()}
+
+    await observed.until(has_arrived, what="the trace did not reach the dashboard\n")
+    await asyncio.sleep(1.0)
+    seen.set()
+    watching.cancel()
+
+    spans = own()
+    by_id = {s.span: s for s in spans}
+    names = {s.name for s in spans}
+    assert names.issuperset(PATH), f"missing: {set(PATH) - names}"
+    roots = [s for s in spans if s.parent not in by_id]
+    assert [r.name for r in roots] == ["POST /v1/webhooks/cashfree"], "one tree, grown from the webhook"
+
+    def ancestors(span: Span) -> list[str]:
+        return [span.name, *(ancestors(by_id[span.parent]) if span.parent in by_id else [])]
+
+    credit = next(s for s in spans if s.name == "wallet.credit")
+    assert ancestors(credit)[1:2] == ["fraud.detection"] or ancestors(credit)[1:2] == ["fraud timer"]
+    assert {s.service for s in spans} == {"web", "worker-w1"}, "across processes"
+    folded = [s for s in spans if s.name == "analytics.billing" and "wallet.credit" in ancestors(s)]
+    assert folded, "the credit's aggregates carry it into the windows"
+    shown = next(s for s in spans if s.name == "dashboard")
+    assert max(s.end_ns for s in folded) <= shown.end_ns, "shown once the windows have it"
+
+    batches = {(s.trace, s.span): s for s in observed.spans if s.name.endswith(" batch")}
+    for span in spans:
+        if "." in span.name and not span.name.startswith("sql"):
+            assert any(link in batches for link in span.links), f"{span.name} names its batch"
+    assert all(b.links for b in batches.values()), "a batch links to the events it took"
+
+    steps = traces.steps(observed.spans, spans[0].trace)
+    table = traces.table(steps)
+    assert "wallet.credit batch" in table
+    assert "sql commit_batch" in table
+    drawn = ElementTree.fromstring(traces.picture(steps))
+    assert len(drawn.findall(".//{*}text")) > len(steps)
+
+
+async def test_what_is_not_sampled_is_not_traced_at_all(database, broker, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from .house import house
+
+    async with house(tmp_path, database.url, broker.url, broker.admin_url, TRACE_SAMPLE_RATIO="0") as quiet:
+        user, wallet = await quiet.customer()
+        order = await quiet.pay(user, wallet)
+        await quiet.credited(order["payment_id"])
+        assert quiet.spans == []
