@@ -176,7 +176,7 @@ async def pooled_url(servers: Servers, database: Database) -> AsyncIterator[str]
         yield pooler.url("core_app", database.name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rabbitmq_node(servers: Servers) -> RabbitMQ:
     """The session's RabbitMQ; started here, outside any test's event loop."""
     return servers.rabbitmq

@@ -39,7 +39,7 @@ def system(
             if "logs " in line:
                 break
         try:
-            assert any("ready" in line for line in lines), "".join(lines)
+            assert any(line.endswith("] ready\n") for line in lines), "".join(lines)
             yield running, lines
         finally:
             running.kill()

@@ -57,6 +57,7 @@ async def test_a_refund_holds_its_credits_and_is_the_same_for_the_same_key(
     assert len({a.body["id"] for a in asked}) == 1
     refund = (await api.get(f"/v1/refunds/{asked[0].body['id']}")).body
     assert (refund["status"], refund["credits"], refund["amount_paise"]) == ("requested", 2_200, 20_000)
+    assert (await api.get(path)).body == {"items": [refund]}
     balance = (await api.get(f"/v1/wallets/{wallet}")).body
     assert (balance["available_credits"], balance["locked_credits"]) == (3_300, 2_200)
     other = await api.post(path, said | {"amount_paise": 1_000}, Idempotency_Key="one")
@@ -88,6 +89,8 @@ async def test_what_is_no_refund_is_a_clear_error(api: Api, database: Prepared) 
         assert (await api.post(path, body)).status == status, body
     assert (await api.post(f"/v1/payments/{uuid4()}/refunds", {"amount_paise": 100})).status == 404
     assert (await api.get(f"/v1/refunds/{uuid4()}")).status == 404
+    assert (await api.get(f"/v1/payments/{uuid4()}/refunds")).status == 404
+    assert (await api.get(path)).body == {"items": []}
     assert (await api.post(path, {"amount_paise": 100}, Idempotency_Key="")).status == 400
 
 
