@@ -38,13 +38,15 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.perf_counter()
     response: web.StreamResponse
     try:
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            with _span(request, request_id) if tracing.on() else nullcontext() as span:
-                response = await _answer(request, handler, request_id)
-                if span is not None:
-                    span.set_attribute("http.response.status_code", response.status)
-                    span.set_attribute("ids", request.get(EVENT_ID, ""))
-                _record(request, response.status, time.perf_counter() - started)
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            _span(request, request_id) if tracing.on() else nullcontext() as span,
+        ):
+            response = await _answer(request, handler, request_id)
+            if span is not None:
+                span.set_attribute("http.response.status_code", response.status)
+                span.set_attribute("ids", request.get(EVENT_ID, ""))
+            _record(request, response.status, time.perf_counter() - started)
     except ConnectionResetError:
         log.info("the client left", request_id=request_id)
         raise
