@@ -92,7 +92,8 @@ def reconcile(options: argparse.Namespace) -> int:
 
 def queue(options: argparse.Namespace) -> int:
     """`python -m deploy.queue` on the running stack, or on what the environment names."""
-    given = os.environ if "DATABASE_URL" in os.environ else {**running(), **os.environ}
+    itself = "DATABASE_URL" in os.environ or {"-h", "--help"} & set(options.rest)
+    given = os.environ if itself else {**running(), **os.environ}
     return _tool([sys.executable, "-m", "deploy.queue", *options.rest], environment=dict(given))
 
 

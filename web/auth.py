@@ -38,6 +38,8 @@ class Scope(StrEnum):
     AGGREGATES_READ = "aggregates:read"
     RECON_READ = "reconciliation:read"
     RECON_WRITE = "reconciliation:write"
+    QUEUES_READ = "queues:read"
+    QUEUES_WRITE = "queues:write"
 
 
 @dataclass(frozen=True, slots=True)
