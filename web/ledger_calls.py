@@ -12,13 +12,23 @@ from sql.ledger import Decision, LedgerCommand
 from web.calls import Call, Reply
 from web.problems import Problem, key_conflict, not_found
 from web.services import request_hash
-from web.shapes import PostedAnswer
+from web.shapes import Answer
 
 _REFUSALS: Final = {
     "insufficient_credits": (402, "the wallet has too few available credits"),
     "hold_not_open": (409, "the hold is captured or released already"),
     "hold_too_small": (422, "the hold is for fewer credits"),
 }
+
+
+class PostedAnswer(Answer, frozen=True):
+    """A command that is in the ledger; `available_credits` is the balance right after it."""
+
+    transaction_id: UUID
+    wallet_id: UUID
+    credits: int
+    available_credits: int
+    hold_id: UUID | None = None
 
 
 async def decide(

@@ -2,18 +2,61 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sql import aggregates
 from sql.aggregates import Resolution
+from streams.events import Time
 from web.calls import Call, Reply
 from web.problems import Problem, not_found
-from web.shapes import AggregateAnswer, AggregateQuery, TrueAtAnswer, WindowAnswer
+from web.shapes import Answer, Query
 
 TOPIC: Final = "analytics.billing"
 MAX_WINDOWS: Final = 10_000
+
+
+class AggregateQuery(Query, frozen=True, rename={"start": "from", "end": "to"}):
+    """Windows that start in [from, to). `dimension` filters ('feature=chat.message', several joined by ','),
+    `by` breaks down by one dimension's values.
+    """
+
+    window: Literal["1m", "5m", "1h", "1d"] = "1m"
+    start: Time | None = None
+    end: Time | None = None
+    dimension: Annotated[str, Meta(min_length=3, max_length=400)] | None = None
+    by: Annotated[str, Meta(pattern="^[a-z_]{1,32}$")] | None = None
+
+
+class WindowAnswer(Answer, frozen=True):
+    """One window; `value` is that of the dimension it is broken down by."""
+
+    window_start: datetime
+    value: str | None
+    count: int
+    credits: int
+    amount_paise: int
+
+
+class TrueAtAnswer(Answer, frozen=True):
+    """The windows hold everything of this partition up to `offset`."""
+
+    partition: int
+    incarnation: int
+    offset: int | None
+
+
+class AggregateAnswer(Answer, frozen=True, rename={"start": "from", "end": "to"}):
+    """Windows in order of time. A `1d` window is an IST day."""
+
+    metric: str
+    window: str
+    start: datetime
+    end: datetime
+    items: list[WindowAnswer]
+    true_at: list[TrueAtAnswer]
 
 
 @dataclass(frozen=True, slots=True)

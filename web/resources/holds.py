@@ -1,14 +1,49 @@
 """Holds: credits set aside, then spent or given back."""
 
+from datetime import datetime
+from uuid import UUID
+
 import msgspec
 
 from sql import accounts
 from sql.accounts import Hold
 from sql.ledger import Decision
+from streams.events import Credits, Feature, Reference, Time
 from web.calls import Call, Reply
 from web.ledger_calls import decide, posted
 from web.problems import Problem, not_found
-from web.shapes import Capture, HoldAnswer, NewHold, NoQuery, Nothing
+from web.shapes import Answer, Body, NoQuery, Nothing
+
+
+class NewHold(Body, frozen=True):
+    """POST /v1/holds: set credits aside."""
+
+    wallet_id: UUID
+    credits: Credits
+    reason: Reference | None = None
+    expires_at: Time | None = None
+
+
+class Capture(Body, frozen=True):
+    """POST /v1/holds/{id}/capture: spend up to what is held; the rest goes back."""
+
+    credits: Credits
+    feature: Feature | None = None
+    community_id: UUID | None = None
+
+
+class HoldAnswer(Answer, frozen=True):
+    """A hold. state: held, captured, released."""
+
+    id: UUID
+    wallet_id: UUID
+    credits: int
+    captured_credits: int
+    state: str
+    reason: str | None
+    expires_at: datetime | None
+    created_at: datetime
+    closed_at: datetime | None
 
 
 async def create_hold(call: Call, body: NewHold) -> Reply:

@@ -1,6 +1,8 @@
 """Invoices and credit notes as issued, and their PDFs once rendered."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
 
 from aiohttp import web
 
@@ -11,7 +13,22 @@ from web.auth import Caller
 from web.calls import Call, Reply, read_query
 from web.problems import Problem, not_found, unavailable
 from web.services import SERVICES
-from web.shapes import Answer, InvoiceAnswer, NoQuery, Nothing
+from web.shapes import Answer, NoQuery, Nothing
+
+
+class InvoiceAnswer(Answer, frozen=True):
+    """A tax invoice or credit note as issued; `pdf` once it is rendered."""
+
+    id: UUID
+    kind: str
+    number: str
+    payment_id: UUID
+    refund_id: UUID | None
+    invoice_id: UUID | None
+    document: dict[str, Any]
+    issued_at: datetime
+    voided_at: datetime | None
+    pdf: str | None
 
 
 class InvoiceRequest(Answer, frozen=True):

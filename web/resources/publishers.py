@@ -5,9 +5,24 @@ from uuid import UUID
 from sql import publishers
 from web.calls import Call, Reply
 from web.problems import not_found
-from web.shapes import NoQuery, WatermarkAnswer, Watermarks
+from web.shapes import Answer, NoQuery
 
 TOPIC = "wallet.debit"
+
+
+class WatermarkAnswer(Answer, frozen=True):
+    """Everything up to `covered_seq` of this partition has its outcome."""
+
+    partition: int
+    covered_seq: int
+
+
+class Watermarks(Answer, frozen=True):
+    """What a publisher may forget."""
+
+    publisher: str
+    session: UUID
+    items: list[WatermarkAnswer]
 
 
 async def get_watermarks(call: Call, _: NoQuery) -> Reply:

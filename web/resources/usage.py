@@ -7,25 +7,100 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 import msgspec
+from msgspec import Meta, Raw
 
 from domain.times import clamp_occurred_at
 from sql import usage
 from sql.ids import uuid7
 from sql.usage import UNDECIDED, NewUsage, UsageOutcome
+from streams.events import Credits, Feature, Quantity, Reference, Time
 from web import strict
 from web.calls import Call, Reply, read_query
 from web.problems import not_found
-from web.shapes import OutcomeAnswer, UsageAnswer, UsageBody, UsageItem, UsageQuery, UsageResult, UsageResults
+from web.shapes import Answer, Body, Query, WaitMs
 from web.strict import Decoder, Malformed
 
-_ITEM: Final = Decoder(UsageItem)
 _FIRST_POLL_S: Final = 0.02
 _LONGEST_POLL_S: Final = 0.4
 _sorted: Final = msgspec.json.Encoder(order="sorted").encode
 _INVALID: Final = {"unknown_wallet": "there is no such wallet"}
+
+
+class UsageItem(Body, frozen=True):
+    """One usage event. `id` is the caller's own and its idempotency key, for ever."""
+
+    id: Reference
+    wallet_id: UUID
+    feature: Feature
+    credits: Credits
+    quantity: Quantity = 1
+    community_id: UUID | None = None
+    occurred_at: Time | None = None
+    metadata: dict[str, Any] | None = None
+
+
+_ITEM: Final = Decoder(UsageItem)
+
+
+class UsageBody(Body, frozen=True):
+    """POST /v1/usage: items are read one by one, so that a bad one does not undo its neighbours."""
+
+    events: Annotated[list[Raw], Meta(min_length=1, max_length=1000)]
+
+
+class UsageQuery(Query, frozen=True):
+    """`wait` is how many milliseconds to wait for the debits' outcomes."""
+
+    wait: WaitMs = 0
+
+
+class OutcomeAnswer(Answer, frozen=True):
+    """What became of an event: posted, refused, quarantined; parked and pending are not decided yet; dead
+    needs a person.
+    """
+
+    outcome: str
+    reason: str | None
+    transaction_id: UUID | None
+    balance_credits: int | None
+
+
+class UsageResult(Answer, frozen=True, omit_defaults=True):
+    """accepted, replayed (known already), conflict (the id stands for another event), invalid."""
+
+    index: int
+    id: str | None
+    status: Literal["accepted", "replayed", "conflict", "invalid"]
+    code: str | None = None
+    reason: str | None = None
+    outcome: OutcomeAnswer | None = None
+
+
+class UsageResults(Answer, frozen=True):
+    """One result per event, in the order sent."""
+
+    accepted: int
+    replayed: int
+    conflict: int
+    invalid: int
+    results: list[UsageResult]
+
+
+class UsageAnswer(Answer, frozen=True):
+    """A stored event and what became of it."""
+
+    id: str
+    wallet_id: UUID
+    feature: str
+    quantity: int
+    credits: int
+    occurred_at: datetime
+    recorded_at: datetime
+    outcome: OutcomeAnswer
 
 
 @dataclass(frozen=True, slots=True)

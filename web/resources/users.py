@@ -1,14 +1,42 @@
 """Users: who owns wallets and buys credits."""
 
+from datetime import datetime
+from uuid import UUID
+
 import msgspec
 
 from domain.gstin import STATES, BadGstin, state_of_gstin
 from sql import accounts
 from sql.ids import uuid7
+from streams.events import Reference
 from web.calls import Call, Reply
 from web.problems import Problem, key_conflict, not_found
 from web.services import request_hash
-from web.shapes import NewUser, NoQuery, UserAnswer
+from web.shapes import Answer, Body, Email, Gstin, NoQuery, Phone, StateCode, Text
+
+
+class NewUser(Body, frozen=True):
+    """POST /v1/users. `state_code` or `gstin` says where a purchase is taxed."""
+
+    external_id: Reference
+    name: Text | None = None
+    email: Email | None = None
+    phone: Phone | None = None
+    state_code: StateCode | None = None
+    gstin: Gstin | None = None
+
+
+class UserAnswer(Answer, frozen=True):
+    """A user."""
+
+    id: UUID
+    external_id: str
+    name: str | None
+    email: str | None
+    phone: str | None
+    state_code: str | None
+    gstin: str | None
+    created_at: datetime
 
 
 async def create_user(call: Call, body: NewUser) -> Reply:

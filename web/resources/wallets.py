@@ -1,25 +1,99 @@
 """Wallets: opening one, its balance, its history, promotional credits."""
 
+from datetime import datetime
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from sql import accounts
 from sql.ids import uuid7
+from streams.events import Credits, Reference, Time
 from web.calls import Call, Reply
 from web.ledger_calls import decide, posted
 from web.problems import Problem, key_conflict, not_found
 from web.services import request_hash
-from web.shapes import (
-    ConsumptionAnswer,
-    NewGrant,
-    NewWallet,
-    NoQuery,
-    TransactionAnswer,
-    TransactionsPage,
-    TransactionsQuery,
-    WalletAnswer,
-)
+from web.shapes import Answer, Body, Limit, NoQuery, Query
+
+
+class NewWallet(Body, frozen=True):
+    """POST /v1/wallets."""
+
+    owner_id: UUID
+    community_id: UUID | None = None
+
+
+class WalletAnswer(Answer, frozen=True):
+    """A wallet. Available and locked are its balance; pending is on its way, debt is owed apart from it."""
+
+    id: UUID
+    owner_id: UUID
+    community_id: UUID | None
+    available_credits: int
+    locked_credits: int
+    pending_credits: int
+    debt_credits: int
+    lifetime_purchased_credits: int
+    auto_recharge_enabled: bool
+    auto_recharge_threshold: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class TransactionsQuery(Query, frozen=True):
+    """`after` is the `next` of the page before; `expand=lots` adds which lots each transaction consumed."""
+
+    after: Annotated[int, Meta(ge=1, le=2**62)] | None = None
+    limit: Limit = 50
+    expand: Literal["lots"] | None = None
+
+
+class ConsumptionAnswer(Answer, frozen=True):
+    """What a transaction took from one lot."""
+
+    lot_id: UUID
+    credits: int
+    recognised_paise: int
+    promotional: bool
+    payment_id: UUID | None
+
+
+class TransactionAnswer(Answer, frozen=True):
+    """One line of a wallet's history; `credits` is the signed effect on the available balance."""
+
+    id: UUID
+    seq: int
+    transaction_type: str
+    credits: int
+    amount_credits: int
+    balance_before: int
+    balance_after: int
+    locked_after: int
+    source: str
+    source_id: str
+    feature: str | None
+    community_id: UUID | None
+    metadata: dict[str, Any] | None
+    occurred_at: datetime
+    recorded_at: datetime
+    lots: list[ConsumptionAnswer] | None = None
+
+
+class TransactionsPage(Answer, frozen=True):
+    """Newest first. `next` is the cursor of the following page; null: this was the last one."""
+
+    items: list[TransactionAnswer]
+    next: str | None
+
+
+class NewGrant(Body, frozen=True):
+    """POST /v1/wallets/{id}/grants: promotional credits. Lower `priority` burns first."""
+
+    credits: Credits
+    reason: Reference
+    priority: Annotated[int, Meta(ge=0, le=1000)] = 0
+    expires_at: Time | None = None
 
 
 async def create_wallet(call: Call, body: NewWallet) -> Reply:

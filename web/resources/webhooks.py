@@ -3,7 +3,7 @@
 import hashlib
 import time
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 from aiohttp import web
@@ -19,10 +19,16 @@ from web.calls import Reply, read_body, respond
 from web.inbox import INBOX
 from web.problems import Problem
 from web.services import EVENT_ID, SERVICES
-from web.shapes import WebhookAnswer
+from web.shapes import Answer
 
 log = structlog.get_logger("web.webhooks")
 _NO_VERSION: Final = "-"
+
+
+class WebhookAnswer(Answer, frozen=True):
+    """What became of a webhook: new, replay, or parked (signed, but not readable)."""
+
+    status: Literal["new", "replay", "parked"]
 
 
 async def receive_cashfree(request: web.Request, _: Caller) -> web.StreamResponse:
