@@ -76,6 +76,9 @@ function features(list) {
   $("features").replaceChildren(...(rows.length ? rows : [el("p", "No credits spent today")]));
 }
 
+/** Credits that were granted; what was not paid has granted none. */
+const granted = (p) => (p.status === "credited" || p.status === "refunded" ? count.format(p.credits) : "–");
+
 let seen = null;
 function payments(list) {
   const rows = list.map((p) => {
@@ -83,7 +86,7 @@ function payments(list) {
     const status = el("td");
     status.append(el("span", p.status, `status ${p.status}`));
     row.append(el("td", money(p.amount_paise)), status, el("td", p.customer, "opt"), el("td", (p.method || "–").replaceAll("_", " "), "opt"),
-      el("td", count.format(p.credits), "num"), el("td", p.score == null ? "–" : String(p.score), `num opt ${p.score >= 50 ? "risky" : ""}`),
+      el("td", granted(p), "num"), el("td", p.score == null ? "–" : String(p.score), `num opt ${p.score >= 50 ? "risky" : ""}`),
       el("td", p.done_ms == null ? "–" : p.done_ms < 10000 ? `${count.format(p.done_ms)} ms` : `${Math.round(p.done_ms / 1000)} s`, "num"),
       el("td", second.format(new Date(p.created_at)), "num"));
     return row;
