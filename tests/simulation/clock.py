@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVarTuple, Unpack
+from typing import Final, TypeVarTuple
 from uuid import UUID
 
 _Arguments = TypeVarTuple("_Arguments")
@@ -55,8 +55,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[_Arguments]], object],
-        *args: Unpack[_Arguments],
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """As any loop's; but of timers for the same moment, the first one set is the first to go off."""

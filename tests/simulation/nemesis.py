@@ -26,6 +26,8 @@ _NAMES: Final = {
     ("gateway", Fate.NO_ANSWER): "the gateway acts and its answer is lost",
 }
 _WRITES: Final = ("commit_", "record_", "retry_", "request_", "insert_", "create_", "decide_")
+_JOINING: Final = ("get_watermarks", "waiting_keys", "get_partition_windows", "claim_partitions", "lock ")
+_JOBS: Final = {"relay": 6, "verifier": 4, "refunder": 4, "reversals": 2, "sweep": 1, "fraud timer": 1}
 FAILPOINTS: Final = (
     *_NAMES.values(),
     "killed before a commit",
@@ -62,8 +64,8 @@ class Nemesis:
         while self._asked < wishes or steps > 0:
             steps -= 1
             kind = self._rng.choices(
-                ("turn", "deliver", "time", "wish", "job", "late", "fault", "care"),
-                (55, 16, 7, 9 if self._asked < wishes else 0, 9, 2, 2.5, 2),
+                ("turn", "deliver", "time", "wish", "news", "job", "late", "fault", "care"),
+                (50, 16, 6, 9 if self._asked < wishes else 0, 5, 11, 2, 2.2, 2),
             )[0]
             match kind:
                 case "turn":
@@ -74,6 +76,8 @@ class Nemesis:
                     await world.pass_time(self._rng.choice([0.02, 0.1, 0.3, 0.3, 1.0, 2.5, 31.0]))
                 case "wish":
                     self._wish()
+                case "news":
+                    self._news()
                 case "job":
                     self._job()
                 case "late":
@@ -83,6 +87,7 @@ class Nemesis:
                 case "care":
                     await world.look_after()
             await world.loop.settle()
+            await self._join()
 
     async def end(self) -> None:
         """Nothing is broken any more."""
@@ -99,12 +104,23 @@ class Nemesis:
             await world.server.arrive(0, world.trace)
         while world.network.under_way:
             world.network.arrive(*world.network.under_way.pop(0))
+        await world.loop.settle()
 
     # -- life
 
-    async def _turn(self) -> None:
+    async def _join(self) -> None:
+        """What a joining worker reads is mostly read at once: there is much of it, and it is all alike."""
+        while joining := [turn for turn in self._eligible() if turn.label.startswith(_JOINING)]:
+            if self._rng.random() < 0.05:
+                return
+            await self._world.schedule.release(joining[0], Fate.FINE)
+
+    def _eligible(self) -> list[Turn]:
         frozen = {worker.name for worker in self._world.workers if worker.frozen}
-        eligible = [turn for turn in self._world.schedule.waiting if turn.actor not in frozen]
+        return [turn for turn in self._world.schedule.waiting if turn.actor not in frozen]
+
+    async def _turn(self) -> None:
+        eligible = self._eligible()
         if not eligible:
             return
         turn = self._rng.choice(eligible)
@@ -118,8 +134,7 @@ class Nemesis:
         world, people = self._world, self._world.customers
         self._asked += 1
         match self._rng.choices(
-            ("use", "charge", "look", "order", "pay", "tell", "refund", "decide", "hold", "end"),
-            (12, 12, 5, 8, 16, 20, 12, 6, 4, 4),
+            ("use", "charge", "look", "order", "refund", "hold", "end"), (12, 12, 4, 12, 9, 4, 4)
         )[0]:
             case "use":
                 world.outside(people.use())
@@ -129,24 +144,27 @@ class Nemesis:
                 world.outside(people.service.look())
             case "order":
                 world.outside(people.order())
-            case "pay":
-                if not people.pay():
-                    world.outside(people.order())
-            case "tell":
-                world.tell()
             case "refund":
                 world.outside(people.ask_back())
-            case "decide":
-                world.decide_refund()
             case "hold":
                 world.outside(people.hold())
             case "end":
                 world.outside(people.end_hold())
 
+    def _news(self) -> None:
+        """The gateway has something to tell, or makes up its mind about a refund."""
+        world = self._world
+        if world.gateway.webhooks or self._rng.random() < 0.1:
+            world.tell()
+        else:
+            world.decide_refund()
+
     def _job(self) -> None:
         if awake := [worker for worker in self._world.workers if not worker.frozen]:
             worker = self._rng.choice(awake)
-            worker.begin(self._rng.choice(["relay", "relay", "verifier", "verifier", *worker.jobs]))
+            worker.begin(
+                self._rng.choices(list(worker.jobs), [_JOBS.get(job, 0.5) for job in worker.jobs])[0]
+            )
 
     async def _late(self) -> None:
         world = self._world

@@ -62,7 +62,7 @@ async def run(loop: VirtualLoop, server: Server, seed: int) -> Verdict:
                 await world.open()
             nemesis = Nemesis(world, rng)
             with watch.part("play"):
-                await nemesis.play(wishes=24, steps=360)
+                await nemesis.play(wishes=18, steps=420)
                 await nemesis.end()
             with watch.part("drain"):
                 await world.drain()

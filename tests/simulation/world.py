@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from gateway.entities import Refund
+from sql.errors import DatabaseError
 from sql.ids import uuid7
 from sql.webhooks import NewWebhook
 from streams.batches import Fenced
@@ -173,7 +174,7 @@ class World:
         return acted
 
     async def _move_past(self, worker: Worker, partition: Partition, epoch: int, first: int) -> None:
-        with contextlib.suppress(Fenced):
+        with contextlib.suppress(Fenced, DatabaseError):
             await worker.ownership.reincarnate(partition.topic, partition.number, epoch, first)
         if partition.halted is not None:
             worker.reader.requeue(partition)
@@ -203,20 +204,22 @@ class World:
                 continue
             if await self._round():
                 idle = 0
+                await self.pass_time(0.25)
                 continue
             left = await self.server.look(_UNFINISHED)
             kept = any(self.customers.service.kept.values())
             if left[0][0] is None and not kept and not self.gateway.pending and not self.gateway.webhooks:
                 return
             idle += 1
-            if idle > 12:
+            if idle > 16:
                 raise Stuck(f"{left[0][0]}, kept by the service: {kept}")
-            await self.pass_time(SWEEP_S if idle > 1 else 1.0)
+            await self.pass_time(SWEEP_S if idle > 2 else 1.0)
         raise Stuck("it goes on for ever")
 
     async def _flow(self) -> bool:
         """All calls that wait, then all chunks; whether there were any."""
         moved = False
+        await self.loop.settle()
         while self.schedule.waiting or await self.deliver():
             moved = True
             while self.schedule.waiting:
@@ -232,6 +235,7 @@ class World:
             pass
         if any(self.customers.service.kept.values()):
             self.outside(self.customers.service.look())
+        self.workers.append(self.workers.pop(0))
         worker = self.workers[0]
         before = worker.found
         for job in worker.jobs:
