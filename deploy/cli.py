@@ -77,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
     faults = add("faults", help="break a system of its own under load and judge it", add_help=False)
     faults.set_defaults(action=commands.faults)
 
+    simulate = add("simulate", help="play seeds of the simulated pipeline: ./dev simulate --help", add_help=False)
+    simulate.set_defaults(action=commands.simulate)
+
+    mutants = add("mutants", help="break the code on purpose; the tests must notice", add_help=False)
+    mutants.set_defaults(action=commands.mutants)
+
     add("events", help="write the event types' JSON Schemas to docs/events").set_defaults(
         action=commands.events
     )
@@ -88,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    passes_on = options.command in ("test", "psql", "bench", "faults", "reconcile", "queue")
+    passes_on = options.command in ("test", "psql", "bench", "faults", "simulate", "mutants", "reconcile", "queue")
     if rest and not passes_on:
         root.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest

@@ -67,6 +67,16 @@ def faults(options: argparse.Namespace) -> int:
     return _tool([sys.executable, "-m", "bench.faults", *options.rest])
 
 
+def simulate(options: argparse.Namespace) -> int:
+    """Seeds of the simulated pipeline; 1 if one failed."""
+    return _tool([sys.executable, "-m", "tests.simulation", *options.rest])
+
+
+def mutants(options: argparse.Namespace) -> int:
+    """Every mutant in a private copy; 1 if the tests miss one."""
+    return _tool([sys.executable, "-m", "tests.mutants", *options.rest])
+
+
 def bench(options: argparse.Namespace) -> int:
     """One bench; its own arguments follow its name."""
     return _tool([sys.executable, "-m", "bench", *options.rest])
