@@ -77,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     faults = add("faults", help="break a system of its own under load and judge it", add_help=False)
     faults.set_defaults(action=commands.faults)
 
-    simulate = add("simulate", help="play seeds of the simulated pipeline: ./dev simulate --help", add_help=False)
+    simulate = add(
+        "simulate", help="play seeds of the simulated pipeline: ./dev simulate --help", add_help=False
+    )
     simulate.set_defaults(action=commands.simulate)
 
     mutants = add("mutants", help="break the code on purpose; the tests must notice", add_help=False)
@@ -94,7 +96,16 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    passes_on = options.command in ("test", "psql", "bench", "faults", "simulate", "mutants", "reconcile", "queue")
+    passes_on = options.command in (
+        "test",
+        "psql",
+        "bench",
+        "faults",
+        "simulate",
+        "mutants",
+        "reconcile",
+        "queue",
+    )
     if rest and not passes_on:
         root.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
