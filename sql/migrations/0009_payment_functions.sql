@@ -50,11 +50,14 @@ BEGIN
                        1, 1, 0, 0, 0, 0, 0, 0);
 END $$;
 
--- The gateway knows the order: the customer can pay. Says it again without effect; a payment that is further stays there.
+-- The gateway knows the order: the customer can pay. Says it again without effect; a payment that is further stays there, also one of
+-- which an attempt has failed already.
 CREATE FUNCTION order_created(p_payment uuid, p_cf_order_id text, p_session_id text, p_expires_at timestamptz) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   UPDATE payments SET cashfree_order_id = p_cf_order_id, payment_session_id = p_session_id, expires_at = p_expires_at, updated_at = now(),
-                      status = CASE WHEN status IN ('created', 'failed') AND payment_session_id IS NULL THEN 'active' ELSE status END
+                      status = CASE WHEN status IN ('created', 'failed') AND payment_session_id IS NULL AND NOT EXISTS (
+                          SELECT FROM payment_attempts a WHERE a.order_id = payments.order_id) THEN 'active'
+                        WHEN status = 'created' THEN 'active' ELSE status END
    WHERE id = p_payment RETURNING status
 $$;
 
@@ -271,7 +274,9 @@ BEGIN
     INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount)
       SELECT p.id, p.order_id, 'webhook', now(), p.amount FROM plain p WHERE p.verified_at IS NULL
     ON CONFLICT (payment_id) DO UPDATE
-      SET state = 'due', attempt = CASE v.state WHEN 'orphan' THEN 0 ELSE v.attempt END, next_at = least(v.next_at, now()), finished_at = NULL
+      -- A claim that is news starts the schedule anew, and answers asked for before it are no answers to it.
+      SET state = 'due', attempt = 0, leased_until = CASE WHEN v.attempt > 0 THEN '-infinity' ELSE v.leased_until END,
+          next_at = least(v.next_at, now()), finished_at = NULL
       WHERE v.state <> 'done'
   )
   SELECT array_agg(p.ord) INTO v_plain FROM plain p;
@@ -321,15 +326,17 @@ BEGIN
       IF y.verified_at IS NULL THEN
         INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount) VALUES (y.id, y.order_id, 'webhook', now(), y.amount)
         ON CONFLICT (payment_id) DO UPDATE
-          SET state = 'due', attempt = CASE v.state WHEN 'orphan' THEN 0 ELSE v.attempt END, next_at = least(v.next_at, now()), finished_at = NULL
+          SET state = 'due', attempt = CASE WHEN v.state = 'orphan' OR r_outcome[i] = 'posted' THEN 0 ELSE v.attempt END,
+              leased_until = CASE WHEN r_outcome[i] = 'posted' AND v.attempt > 0 THEN '-infinity' ELSE v.leased_until END,
+              next_at = least(v.next_at, now()), finished_at = NULL
           WHERE v.state <> 'done';
       END IF;
-    ELSIF s_kind[i] IN ('failed', 'dropped') AND y.status IN ('created', 'active') AND NOT y.webhook_verified THEN
+    ELSIF s_kind[i] IN ('failed', 'dropped') AND y.status IN ('created', 'active') THEN
       UPDATE payments x SET status = 'failed', failed_at = coalesce(x.failed_at, w.occurred_at), failure = coalesce(w.status, s_kind[i]),
                             updated_at = now() WHERE x.id = y.id;
       IF y.failed_at IS NULL THEN
         v_failed := v_failed || w.occurred_at; v_credits := v_credits || y.credits_granted; v_amounts := v_amounts || y.amount;
-        IF s_kind[i] = 'failed' THEN   -- who walked away knows
+        IF s_kind[i] = 'failed' AND NOT y.webhook_verified THEN   -- who walked away knows; who paid as well is told that
           v_notify := v_notify || partition_of(y.user_id::text, p_partitions);
           v_notices := v_notices || payment_notice('payment_failed', y, w.occurred_at);
         END IF;
@@ -366,11 +373,12 @@ BEGIN
 END $$;
 
 -- Whether an attempt's status gives way to a newly heard one: never away from SUCCESS, always to it, never to a word nobody has told us
--- about, else to what happened later.
+-- about, else to what happened later, and of what happened in the same second to what is further on.
 CREATE FUNCTION attempt_moves(p_status text, p_at timestamptz, p_next text, p_next_at timestamptz) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT p_status <> 'SUCCESS' AND (p_next = 'SUCCESS' OR p_next_at >= p_at
-    AND p_next IN ('FAILED', 'USER_DROPPED', 'PENDING', 'NOT_ATTEMPTED', 'FLAGGED', 'VOID', 'CANCELLED'))
+  SELECT p_status <> 'SUCCESS' AND (p_next = 'SUCCESS' OR p_next = ANY (r.rising)
+    AND (p_next_at > p_at OR p_next_at = p_at AND array_position(r.rising, p_next) > coalesce(array_position(r.rising, p_status), 0)))
+    FROM (SELECT ARRAY['NOT_ATTEMPTED', 'PENDING', 'FLAGGED', 'USER_DROPPED', 'CANCELLED', 'FAILED', 'VOID']) AS r (rising)
 $$;
 
 GRANT EXECUTE ON FUNCTION create_payment, order_created, fail_order, insert_webhooks, take_webhooks, commit_webhooks,

@@ -131,6 +131,7 @@ BEGIN
     UPDATE verifications SET leased_until = '-infinity',
         state = CASE r_outcome[i] WHEN 'verified' THEN 'done' WHEN 'mismatch' THEN 'done' WHEN 'orphan' THEN 'orphan' ELSE state END,
         result = CASE r_outcome[i] WHEN 'deferred' THEN result WHEN 'exists' THEN result WHEN 'unpaid' THEN coalesce(e ->> 'status', e ->> 'answer')
+                                   WHEN 'orphan' THEN CASE WHEN e ->> 'status' IN ('EXPIRED', 'TERMINATED') THEN e ->> 'status' ELSE 'orphan' END
                                    ELSE r_outcome[i] END,
         attempt = attempt + (r_outcome[i] IN ('unpaid', 'orphan'))::integer,
         deferrals = CASE r_outcome[i] WHEN 'deferred' THEN deferrals + 1 ELSE 0 END,

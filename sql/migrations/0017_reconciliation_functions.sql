@@ -127,22 +127,22 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
    ORDER BY y.id LIMIT p_limit
 $$;
 
--- Orders that the gateway calls over end here as well, and those we gave up as never made. A success claimed by a webhook keeps being asked.
+-- Orders that the gateway calls over end here as well, and those we gave up as never made. Where a webhook claims a success we keep asking.
 CREATE FUNCTION close_payments(p_limit integer) RETURNS integer
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   WITH over AS (
-    SELECT y.id, y.status FROM verifications v JOIN payments y ON y.id = v.payment_id
-     WHERE v.state IN ('due', 'orphan') AND v.result IS NOT NULL AND y.verified_at IS NULL AND NOT y.webhook_verified
+    SELECT y.id, y.status, y.webhook_verified AS claimed FROM verifications v JOIN payments y ON y.id = v.payment_id
+     WHERE v.state IN ('due', 'orphan') AND v.result IS NOT NULL AND y.verified_at IS NULL
        AND (v.result IN ('EXPIRED', 'TERMINATED') AND y.status IN ('created', 'active', 'failed')
-            OR v.result = 'not_found' AND y.status = 'failed' AND y.cashfree_order_id IS NULL)
+            OR v.result = 'not_found' AND y.status = 'failed' AND y.cashfree_order_id IS NULL AND NOT y.webhook_verified)
      ORDER BY y.id LIMIT p_limit FOR NO KEY UPDATE OF y SKIP LOCKED
   ), ended AS (
     UPDATE payments y SET status = 'expired', updated_at = now() FROM over o
      WHERE y.id = o.id AND NOT (o.status = 'failed' AND y.cashfree_order_id IS NULL)
   ), closed AS (
     UPDATE verifications v SET state = 'closed', attempt = 0, deferrals = 0, finished_at = now() FROM over o
-     WHERE v.payment_id = o.id AND v.state IN ('due', 'orphan') RETURNING 1)
-  SELECT count(*)::integer FROM closed
+     WHERE v.payment_id = o.id AND v.state IN ('due', 'orphan') AND NOT o.claimed)
+  SELECT count(*)::integer FROM over
 $$;
 
 -- Become the one who does a job, or go on being it: if it is due (next_at), or its holder died, or now (p_force). False: somebody else, or too early.

@@ -193,9 +193,12 @@ BEGIN
   r_batch_no := v_chain.batch_no; r_incarnation := v_chain.incarnation;
 
   -- 1. Successes that are no sale: money without one, booked as that.
-  SELECT coalesce(CASE WHEN y.credited_at IS NOT NULL THEN y.cashfree_payment_id END,
-                  CASE WHEN y.credited_at IS NOT NULL THEN (SELECT x ->> 'id' FROM jsonb_array_elements(p_picture -> 'payments') WITH ORDINALITY AS t (x, n)
-                                                             WHERE x ->> 'status' = 'SUCCESS' ORDER BY n LIMIT 1) END) INTO v_own;
+  -- The sale's own is the attempt that we were told of, if the gateway has it as a success: else somebody lied, and it is the first that is one.
+  IF y.credited_at IS NOT NULL THEN
+    SELECT x ->> 'id' INTO v_own FROM jsonb_array_elements(p_picture -> 'payments') WITH ORDINALITY AS t (x, n)
+     WHERE x ->> 'status' = 'SUCCESS' ORDER BY x ->> 'id' = y.cashfree_payment_id DESC NULLS LAST, n LIMIT 1;
+    UPDATE payments SET cashfree_payment_id = v_own, updated_at = now() WHERE id = y.id AND cashfree_payment_id <> v_own;
+  END IF;
   FOR q IN SELECT x ->> 'id' AS id, (x ->> 'amount')::bigint AS amount, x ->> 'currency' AS currency
              FROM jsonb_array_elements(p_picture -> 'payments') WITH ORDINALITY AS t (x, n)
             WHERE x ->> 'status' = 'SUCCESS' AND x ->> 'id' IS DISTINCT FROM v_own ORDER BY n LOOP

@@ -128,6 +128,32 @@ async def test_an_expired_order_is_closed_and_a_success_after_that_is_credited(d
     assert await desk.till.balance(payment.wallet_id) == (5_500, 0)
 
 
+async def test_an_expired_order_whose_success_a_webhook_claims_is_expired_and_still_asked_about(
+    desk: Desk,
+) -> None:
+    payment = await desk.till.place(50_000)
+    desk.till.sim.book.order(payment.order_id).expiry_ms = 0
+    await desk.till.hear(desk.till.webhook(payment.order_id, "SUCCESS", "999"))
+    await desk.till.drain()
+    assert await desk.poll() == 1
+    assert (await desk.till.payment(payment.id)).status == "expired"
+    assert (await verification(desk, payment))[0] == "due"
+    assert await desk.poll() == 0
+
+
+async def test_an_order_that_the_last_look_finds_expired_is_closed_and_no_orphan(desk: Desk) -> None:
+    payment = await desk.till.place(50_000)
+    await desk.poll()
+    for _ in range(2):
+        await desk.till.verifier.once()
+        await desk.later()
+    desk.till.sim.book.order(payment.order_id).expiry_ms = 0
+    await desk.till.verifier.once()
+    await desk.poll()
+    assert (await desk.till.payment(payment.id)).status == "expired"
+    assert (await verification(desk, payment))[0] == "closed"
+
+
 async def test_a_success_after_expiry_that_nobody_told_us_is_found_in_its_settlement(desk: Desk) -> None:
     """W13, with its webhook lost."""
     payment = await desk.till.place(50_000)

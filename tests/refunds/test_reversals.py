@@ -232,3 +232,21 @@ async def test_an_order_that_cannot_be_seen_is_looked_at_again(till: Till, broke
     till.sim.faults.rules.clear()
     await again(till)
     assert len(await till.refunds(payment)) == 1
+
+
+async def test_a_lie_about_another_attempt_does_not_make_the_genuine_one_paid_twice(till: Till) -> None:
+    payment = await till.place(50_000)
+    await till.hear(till.webhook(payment.order_id, "SUCCESS", "999"))
+    await till.drain()
+    (genuine,) = till.pay(payment)
+    for _ in range(2):
+        await till.admin.execute("UPDATE verifications SET next_at = now() WHERE state = 'due'")
+        await till.hurry()
+        await till.drain()
+    after = await till.payment(payment.id)
+    assert (after.status, after.refund_paise) == ("credited", 0)
+    own = await till.admin.fetchval("SELECT cashfree_payment_id FROM payments WHERE id = $1", payment.id)
+    assert own == genuine
+    assert await till.receipts(payment) == []
+    assert till.at_gateway(payment) == []
+    assert await till.violations() == []
