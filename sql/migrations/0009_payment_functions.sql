@@ -208,6 +208,42 @@ BEGIN
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;
 
+-- The frame of a batch whose events each have an outcome of their own: its counts (what is none of the four is quarantined), row and link.
+-- p_bad: quarantined besides; p_dropped: of slices that had been applied before.
+CREATE FUNCTION finish_decided(p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_batch_no bigint, p_epoch bigint,
+  p_incarnation integer, p_from bigint, p_to bigint, p_link bytea, p_canonical text, p_outcome text[], p_bad integer, p_dropped integer)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  c record;
+BEGIN
+  SELECT count(*)::integer AS n, count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer AS existing,
+         count(*) FILTER (WHERE x = 'conflict')::integer AS conflict, count(*) FILTER (WHERE x = 'parked')::integer AS parked
+    INTO c FROM unnest(p_outcome) x;
+  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_epoch, p_incarnation, coalesce(p_from, 0), coalesce(p_to, 0), p_link,
+    p_canonical, c.n + p_bad + p_dropped, c.posted, 0, c.existing + p_dropped, c.conflict, c.parked,
+    c.n - c.posted - c.existing - c.conflict - c.parked + p_bad, 0);
+END $$;
+
+-- One parked item is tried again, on the chain retry/<topic>: under our epoch, and by nobody else. Errors: LG001 fenced, LG004 taken.
+CREATE FUNCTION take_retry(p_topic text, p_partition integer, p_group text, p_epoch bigint, p_retry bigint, p_attempt integer) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM FROM consumer_offsets o WHERE o.topic = p_topic AND o.partition = p_partition AND o.consumer_group = p_group
+     AND o.epoch = p_epoch FOR SHARE;
+  IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/%', p_topic, p_partition USING ERRCODE = 'LG001'; END IF;
+  PERFORM FROM retries r WHERE r.id = p_retry AND r.attempt = p_attempt AND r.state = 'due' FOR UPDATE;
+  IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
+END $$;
+
+-- What became of it: done; or parked again, with a pause that grows, and dead after twenty.
+CREATE FUNCTION end_retry(p_retry bigint, p_outcome text, p_reason text) RETURNS void LANGUAGE sql AS $$
+  UPDATE retries SET attempt = attempt + 1, reason = coalesce(p_reason, reason),
+         next_at = now() + least(interval '10 minutes', interval '250 milliseconds' * power(2, attempt)) * (0.75 + random() / 2),
+         state = CASE WHEN p_outcome <> 'parked' THEN 'done' WHEN attempt >= 20 THEN 'dead' ELSE 'due' END,
+         finished_at = CASE WHEN p_outcome <> 'parked' OR attempt >= 20 THEN now() END
+   WHERE id = p_retry
+$$;
+
 -- payment.processing: the gateway's word about attempts. Only SUCCESS is final; a success makes the payment's verification due, and
 -- nothing else, since a webhook is a hint. An order that we do not know is parked under its id until its row appears.
 -- Head as commit_batch: p_retry NULL for a stream's batch; else p_topic is 'retry/<topic>' and the one signal is the parked one.
@@ -234,17 +270,12 @@ DECLARE
   v_notices text[] := '{}';
   w payment_webhooks;
   y payments;
-  c record;
 BEGIN
   IF p_retry IS NULL THEN
     SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
       FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
   ELSE
-    PERFORM FROM consumer_offsets o WHERE o.topic = v_topic AND o.partition = p_partition AND o.consumer_group = p_group
-       AND o.epoch = p_epoch FOR SHARE;
-    IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/%', p_topic, p_partition USING ERRCODE = 'LG001'; END IF;
-    PERFORM FROM retries r WHERE r.id = p_retry AND r.attempt = p_attempt AND r.state = 'due' FOR UPDATE;
-    IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
+    PERFORM take_retry(v_topic, p_partition, p_group, p_epoch, p_retry, p_attempt);
   END IF;
   PERFORM FROM payments z WHERE z.order_id = ANY (s_order) ORDER BY z.id FOR NO KEY UPDATE;
   IF p_retry IS NOT NULL THEN
@@ -350,19 +381,8 @@ BEGIN
       FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
   v_bad := coalesce(quarantine_records(v_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
 
-  IF p_retry IS NOT NULL THEN
-    UPDATE retries SET attempt = attempt + 1, reason = coalesce(r_reason[1], reason), next_at = now()
-             + least(interval '10 minutes', interval '250 milliseconds' * power(2, attempt)) * (0.75 + random() / 2),
-           state = CASE WHEN r_outcome[1] <> 'parked' THEN 'done' WHEN attempt >= 20 THEN 'dead' ELSE 'due' END,
-           finished_at = CASE WHEN r_outcome[1] <> 'parked' OR attempt >= 20 THEN now() END
-     WHERE id = p_retry;
-  END IF;
-
-  SELECT count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer + v_dropped AS existing,
-         count(*) FILTER (WHERE x = 'parked')::integer AS parked, count(*) FILTER (WHERE x = 'quarantined')::integer + v_bad AS quarantined
-    INTO c FROM unnest(r_outcome) x;
-  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, coalesce(p_from, 0), coalesce(p_to, 0),
-    v_link, '', v_n + v_bad + v_dropped, c.posted, 0, c.existing, 0, c.parked, c.quarantined, 0);
+  IF p_retry IS NOT NULL THEN PERFORM end_retry(p_retry, r_outcome[1], r_reason[1]); END IF;
+  PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '', r_outcome, v_bad, v_dropped);
   SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
     INTO o_topic, o_partition, o_prev, o_events
     FROM (SELECT array_agg('analytics.billing'::text) AS t, array_agg(p_failed_partition) AS p, array_agg(d.event) AS e

@@ -225,7 +225,6 @@ DECLARE
   v_bad integer;
   v_stale boolean;
   v_complete uuid[];
-  c record;
 BEGIN
   SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
     FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
@@ -270,10 +269,7 @@ BEGIN
                                          'occurred_at', s_occurred[g])::text, 'UTF8'), p_batch_id
       FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
-  SELECT count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer + v_dropped AS existing,
-         count(*) FILTER (WHERE x = 'quarantined')::integer + v_bad AS quarantined INTO c FROM unnest(r_outcome) x;
-  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '',
-    v_n + v_bad + v_dropped, c.posted, 0, c.existing, 0, 0, c.quarantined, 0);
+  PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '', r_outcome, v_bad, v_dropped);
   IF v_complete IS NULL THEN RETURN; END IF;
   SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
     INTO o_topic, o_partition, o_prev, o_events

@@ -165,7 +165,6 @@ DECLARE
   v_topic text := CASE WHEN p_retry IS NULL THEN p_topic ELSE substr(p_topic, 7) END;
   v_link bytea;
   v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
-  v_n integer := coalesce(cardinality(i_id), 0);
   v_bad integer;
   v_canonical text;
   c record;
@@ -175,11 +174,7 @@ BEGIN
     SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
       FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
   ELSE
-    PERFORM FROM consumer_offsets o WHERE o.topic = v_topic AND o.partition = p_partition AND o.consumer_group = p_group
-       AND o.epoch = p_epoch FOR SHARE;
-    IF NOT FOUND THEN RAISE EXCEPTION 'fenced: %/%', p_topic, p_partition USING ERRCODE = 'LG001'; END IF;
-    PERFORM FROM retries r WHERE r.id = p_retry AND r.attempt = p_attempt AND r.state = 'due' FOR UPDATE;
-    IF NOT FOUND THEN RAISE EXCEPTION 'retry % is taken', p_retry USING ERRCODE = 'LG004'; END IF;
+    PERFORM take_retry(v_topic, p_partition, p_group, p_epoch, p_retry, p_attempt);
   END IF;
   PERFORM FROM payments z WHERE z.id = ANY (i_payment) ORDER BY z.id FOR NO KEY UPDATE;
   IF p_retry IS NOT NULL THEN
@@ -236,19 +231,13 @@ BEGIN
         FROM unnest(i_payment, i_occurred, i_offset, r_outcome) WITH ORDINALITY AS e (payment, occurred, source_offset, outcome, ord)
        WHERE e.outcome = 'parked' ORDER BY e.ord;
   ELSE
-    UPDATE retries SET attempt = attempt + 1, next_at = now()
-             + least(interval '10 minutes', interval '250 milliseconds' * power(2, attempt)) * (0.75 + random() / 2),
-           state = CASE WHEN r_outcome[1] <> 'parked' THEN 'done' WHEN attempt >= 20 THEN 'dead' ELSE 'due' END,
-           finished_at = CASE WHEN r_outcome[1] <> 'parked' OR attempt >= 20 THEN now() END
-     WHERE id = p_retry;
+    PERFORM end_retry(p_retry, r_outcome[1], NULL);
   END IF;
   v_bad := coalesce(quarantine_records(v_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
 
   -- 5. Counts and chain; a notice per invoice.
-  SELECT count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer + v_dropped AS existing,
-         count(*) FILTER (WHERE x = 'parked')::integer AS parked INTO c FROM unnest(r_outcome) x;
-  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, coalesce(p_from, 0), coalesce(p_to, 0),
-    v_link, v_canonical, v_n + v_bad + v_dropped, c.posted, 0, c.existing, 0, c.parked, v_bad, 0);
+  PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, v_canonical, r_outcome,
+    v_bad, v_dropped);
   SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
     INTO o_topic, o_partition, o_prev, o_events
     FROM (SELECT array_agg('notifications.billing'::text) AS t, array_agg(e.notify ORDER BY e.ord) AS p,

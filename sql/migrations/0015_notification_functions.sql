@@ -109,7 +109,6 @@ DECLARE
   v_n integer := coalesce(cardinality(n_user), 0);
   v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
   v_bad integer;
-  c record;
 BEGIN
   SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
     FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
@@ -121,12 +120,9 @@ BEGIN
              'source_id', n_source_id[g])::text, 'UTF8'), p_batch_id
       FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('unknown_user', 'conflict');
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
-  SELECT count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer + v_dropped AS existing,
-         count(*) FILTER (WHERE x = 'conflict')::integer AS conflict, count(*) FILTER (WHERE x = 'unknown_user')::integer + v_bad AS quarantined
-    INTO c FROM unnest(r_outcome) x;
-  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link,
+  PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link,
     concat_ws('|', array_to_string(n_kind, ','), array_to_string(n_source, ','), array_to_string(n_source_id, ','), array_to_string(r_outcome, ',')),
-    v_n + v_bad + v_dropped, c.posted, 0, c.existing, c.conflict, 0, c.quarantined, 0);
+    r_outcome, v_bad, v_dropped);
 END $$;
 
 -- Who has credits that lapse within p_days hears of it once per wallet and day of expiry (IST). Returns how many were told.

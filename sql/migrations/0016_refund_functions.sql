@@ -208,7 +208,6 @@ DECLARE
   v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
   v_n integer := coalesce(cardinality(f_id), 0);
   v_bad integer;
-  c record;
 BEGIN
   SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
     FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
@@ -225,10 +224,7 @@ BEGIN
            convert_to(jsonb_build_object('refund_id', f_id[g], 'payment_id', f_payment[g])::text, 'UTF8'), p_batch_id
       FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
-  SELECT count(*) FILTER (WHERE x = 'posted')::integer AS posted, count(*) FILTER (WHERE x = 'exists')::integer + v_dropped AS existing,
-         count(*) FILTER (WHERE x = 'quarantined')::integer + v_bad AS quarantined INTO c FROM unnest(r_outcome) x;
-  PERFORM finish_batch(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '',
-    v_n + v_bad + v_dropped, c.posted, 0, c.existing, 0, 0, c.quarantined, 0);
+  PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '', r_outcome, v_bad, v_dropped);
 END $$;
 
 -- Take refunds that the gateway must be asked about; nobody else takes them for p_lease_s. again: a request may have reached it before;
