@@ -11,9 +11,9 @@ from bench.faults.canary import Canary
 from bench.faults.kinds import Kind, Lane, Scene
 
 PAUSE_S: Final[dict[Lane, tuple[float, float]]] = {"parts": (0.5, 2.0), "messages": (0.5, 3.0)}
-PER_FAULT_S: Final[dict[Lane, float]] = {"parts": 10.0, "messages": 6.0}
+PER_FAULT_S: Final[dict[Lane, float]] = {"parts": 7.5, "messages": 6.0}
 """How many faults are dealt to a run of so many seconds."""
-OVERTIME: Final = 1.5
+OVERTIME: Final = 2.0
 """A hand that takes longer than the run was to last is played to its end, up to this many times the run."""
 
 
