@@ -1,5 +1,5 @@
 """What keeps a worker's queues going beside its agents: isolation, breakers, retries, dead letters, delayed events,
-and what the broker lost.
+what the broker lost, the archive, and the invariants.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,10 +10,12 @@ import faust
 from agents import delays, queues
 from agents.archiver import Archive, Archiver, ArchiveSettings
 from agents.breakers import Breakers
+from agents.checker import Checker, CheckerSettings
 from agents.core import Core, PostgresOwnership
 from agents.dead_letters import DeadLetters
 from agents.queues import Queue
 from agents.recovery import Recovery
+from sql.db import DatabaseSettings
 from streams.address import Address
 from streams.batches import Batch
 from streams.repair import reader_of
@@ -53,6 +55,8 @@ class Upkeep:
             recovery.run,
             recovery.run_survey,
         ]
+        checker = Checker(core.db, DatabaseSettings().database_url, CheckerSettings(), holder=holder)
+        self.loops.append(checker.run)
         settings = ArchiveSettings()
         if settings.archive_url:
             archive = Archive.from_environment()

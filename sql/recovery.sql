@@ -10,7 +10,7 @@ SELECT id, topic, partition, kind, expected_offset, found_offset, detail, create
 
 -- name: count_incidents()
 -- Incidents of each kind, and on how many partitions something was truncated.
-SELECT kind, count(*) AS n, count(DISTINCT (topic, partition)) AS partitions FROM stream_incidents GROUP BY kind ORDER BY kind;
+SELECT kind, count(*) AS n, count(DISTINCT topic || '/' || partition) AS partitions FROM stream_incidents GROUP BY kind ORDER BY kind;
 
 -- name: mark_streams(topics, partitions, first_chunks, last_chunks)
 SELECT topic, partition, expected, found FROM mark_streams($1, $2, $3, $4);
@@ -44,7 +44,7 @@ SELECT id, topic, partition, life, from_offset, to_offset, n_records, first_at, 
 -- name: get_archive_ends()
 -- The last segment of every partition that has one.
 SELECT DISTINCT ON (topic, partition) id, topic, partition, life, from_offset, to_offset, n_records, first_at, last_at, bytes, digest, last_digest, place
-  FROM archive_segments ORDER BY topic, partition, life DESC, from_offset DESC;
+  FROM archive_segments ORDER BY topic ASC, partition ASC, life DESC, from_offset DESC;
 
 -- name: record_archived(segment_id, topic, partition, life, from_offset, to_offset, n_records, first_at, last_at, bytes, digest, last_digest, place)
 SELECT record_archived($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);

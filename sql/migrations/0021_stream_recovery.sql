@@ -166,31 +166,40 @@ CREATE TABLE checked_heads (
 ) WITH (fillfactor = 50);
 CREATE TABLE invariant_runs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  scope text NOT NULL CHECK (scope IN ('new', 'all')),  -- what was added since the last run, or everything
   holder text NOT NULL,
   batches bigint NOT NULL,                              -- checked in this run
   behind bigint NOT NULL,                               -- committed and not yet checked when it began
-  violated text[] NOT NULL,
+  violated text[] NOT NULL,                             -- found in this run, or before and still nobody's settled case
   detail jsonb NOT NULL,                                -- {"<invariant>": [rows]}
   took_s double precision NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX invariant_runs_violated ON invariant_runs (id) WHERE violated <> '{}';
+CREATE INDEX invariant_runs_full ON invariant_runs (created_at) WHERE scope = 'all';
 
--- Record a run and move the watermarks over what it found right; after a violation they stay, so that it is seen again. Keeps the violations
--- and the last thousand runs.
-CREATE FUNCTION record_check(p_holder text, p_batches bigint, p_behind bigint, p_violated text[], p_detail jsonb, p_took_s double precision,
+-- The rows of a batch, found again by its id: ids rise with time as the rows do, so a summary of pages is enough and costs the writers nothing.
+CREATE INDEX wallet_transactions_batch ON wallet_transactions USING brin (batch_id) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX refusals_batch ON refusals USING brin (batch_id) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX quarantine_batch ON quarantine USING brin (batch_id) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX journal_batch ON journal_entries USING brin (batch_id) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX invoices_batch ON invoices USING brin (batch_id) WITH (pages_per_range = 32, autosummarize = on);
+
+-- Record a run and move the watermarks. A violation becomes a case (kind invariant, one per invariant) and is told in every run until a person
+-- has resolved that. Keeps the last thousand runs, and those that found something.
+CREATE FUNCTION record_check(p_scope text, p_holder text, p_batches bigint, p_behind bigint, p_violated text[], p_detail jsonb, p_took_s double precision,
   p_topic text[], p_partition integer[], p_group text[], p_batch_no bigint[]) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   v_id bigint;
 BEGIN
-  IF p_violated = '{}' THEN
-    INSERT INTO checked_heads AS h SELECT * FROM unnest(p_topic, p_partition, p_group, p_batch_no)
-    ON CONFLICT (topic, partition, consumer_group) DO UPDATE SET batch_no = greatest(h.batch_no, excluded.batch_no);
-  END IF;
-  INSERT INTO invariant_runs (holder, batches, behind, violated, detail, took_s)
-    VALUES (p_holder, p_batches, p_behind, p_violated, p_detail, p_took_s) RETURNING id INTO v_id;
-  DELETE FROM invariant_runs WHERE id = v_id - 1000 AND violated = '{}';
+  INSERT INTO checked_heads AS h SELECT * FROM unnest(p_topic, p_partition, p_group, p_batch_no)
+  ON CONFLICT (topic, partition, consumer_group) DO UPDATE SET batch_no = greatest(h.batch_no, excluded.batch_no);
+  PERFORM open_case('invariant', v, '{"rows": 0}', jsonb_build_object('rows', p_detail -> v)) FROM unnest(p_violated) v;
+  INSERT INTO invariant_runs (scope, holder, batches, behind, violated, detail, took_s)
+    VALUES (p_scope, p_holder, p_batches, p_behind,
+            ARRAY(SELECT v FROM unnest(p_violated) v UNION SELECT c.subject FROM reconciliation_cases c WHERE c.kind = 'invariant' AND c.state = 'open'),
+            p_detail, p_took_s) RETURNING id INTO v_id;
+  DELETE FROM invariant_runs WHERE id = v_id - 1000 AND detail = '{}' AND scope = 'new';
   RETURN v_id;
 END $$;
 
@@ -203,7 +212,7 @@ BEGIN
   END LOOP;
 END $$;
 GRANT EXECUTE ON FUNCTION report_incident, mark_streams, republish_partition, find_unapplied, rewind_partition, record_archived, tell_replayed,
-  record_check TO core_app;
+  record_check, canonical_journal, settlement_matches TO core_app;
 
 RESET ROLE;
 
