@@ -64,9 +64,9 @@ class Server:
         query, args = self.late.pop(index)
         try:
             await self.fetch(query, *args)
-            trace.note(f"late {LABELS[query]} is carried out")
+            trace.note(f"late {_label(query)} is carried out")
         except asyncpg.PostgresError as error:
-            trace.note(f"late {LABELS[query]} is refused: {error.sqlstate}")
+            trace.note(f"late {_label(query)} is refused: {error.sqlstate}")
 
     async def _tell_time(self, connection: Connection) -> None:
         now = self.loop.now.isoformat()
@@ -86,6 +86,10 @@ class Server:
     async def tidy(self) -> None:
         """Give the space of earlier runs' rows back."""
         await self.admin.execute("VACUUM")
+
+
+def _label(query: str) -> str:
+    return LABELS.get(query, query.partition("\n")[0][:40])
 
 
 def _about(args: tuple[Any, ...]) -> str:
@@ -123,7 +127,7 @@ class SimulatedDatabase(Database):
         self._actor = actor
 
     async def rows(self, query: str, *args: Any) -> list[Row]:
-        label = f"{LABELS[query]}{_about(args)}"
+        label = f"{_label(query)}{_about(args)}"
         async with self._schedule.turn(self._actor, "database", label) as fate:
             if fate is Fate.LATE:
                 self._server.late.append((query, args))

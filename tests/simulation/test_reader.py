@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from streams.batches import Claim
+from streams.chunks import digest
 from streams.transport.partition import Partition
 from streams.transport.reader import Reader
 from streams.wire import Wire
@@ -114,3 +115,19 @@ async def test_a_stream_that_begins_after_what_is_next_halts(desk: Desk) -> None
     async with following(desk) as partition:
         assert partition.halted is not None
         assert partition.batch(10, 1000) is None
+
+
+async def test_a_record_that_took_the_offset_of_a_lost_one_begins_a_new_incarnation(desk: Desk) -> None:
+    desk.log.append([b"a", b"another"], 1)
+    desk.owner.claim_now = Claim(2, 1, 2, 1, digest(1, b"b"))
+    async with following(desk) as partition:
+        assert not partition.verified
+        assert desk.owner.claim_now.incarnation == 2
+
+
+async def test_the_record_that_was_read_last_is_known_again(desk: Desk) -> None:
+    desk.log.append([b"a", b"b"], 1)
+    desk.owner.claim_now = Claim(2, 1, 2, 1, digest(1, b"b"))
+    async with following(desk) as partition:
+        assert partition.open
+        assert desk.owner.claim_now.incarnation == 1
