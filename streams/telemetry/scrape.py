@@ -5,6 +5,8 @@ A thread, so that a worker whose event loop hangs still answers, and shows it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import prometheus_client
 from prometheus_client import Gauge
 
@@ -18,6 +20,8 @@ def serve(service: str, settings: TelemetrySettings) -> None:
 
     Errors: OSError if the port is taken.
     """
+    disable: Callable[[], None] = prometheus_client.disable_created_metrics
+    disable()  # when a series began is no news worth doubling them
     INFO.labels(service).set(1)
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, addr=settings.metrics_host)
