@@ -6,10 +6,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import payments
+from bench import payments, stages
 from bench.frame import NotFair, say
 
-_BENCHES = {module.NAME: module for module in (payments,)}
+_BENCHES = {module.NAME: module for module in (payments, stages)}
 
 
 def parser() -> argparse.ArgumentParser:

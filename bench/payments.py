@@ -20,7 +20,7 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from bench.frame import Rig, machine, median_of, passed, report, say, share
+from bench.frame import Rig, machine, passed, report, say, share
 from bench.prepare import PRICE_PAISE, World, order_id, prepare
 from deploy.migrations import CHECKOUT
 from sql.queries import parse
@@ -188,5 +188,3 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value))
     Console(width=160).print(table)
 
-
-__all__ = ["NAME", "median_of", "options", "run"]

@@ -62,6 +62,13 @@ def body_template() -> tuple[bytes, ...]:
     return tuple(text.split(b"\0"))
 
 
+def body_of(template: tuple[bytes, ...], number: int, rank: int, now: float) -> bytes:
+    """The body of one prepared order's webhook."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(now)).encode()
+    said = (order_id(number).encode(), str(2_000_000_000 + number).encode(), f"u{rank}@bench".encode(), moment)
+    return template[0] + b"".join(said[part[0] - 1] + part[1:] for part in template[1:])
+
+
 class Door(asyncio.Protocol):
     """One keep-alive connection: requests are written as they fall due, answers come back in order."""
 
@@ -134,10 +141,7 @@ class Sender:
 
     def request(self, number: int, rank: int, now: float) -> bytes:
         """The whole request of one order's webhook, signed now."""
-        parts = self._template
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(now)).encode()
-        said = (order_id(number).encode(), str(2_000_000_000 + number).encode(), f"u{rank}@bench".encode(), moment)
-        body = parts[0] + b"".join(said[part[0] - 1] + part[1:] for part in parts[1:])
+        body = body_of(self._template, number, rank, now)
         stamp = str(int(now * 1000)).encode()
         signature = base64.b64encode(hmac.digest(self._secret, stamp + body, "sha256"))
         return b"%bx-webhook-timestamp: %b\r\nx-webhook-signature: %b\r\ncontent-length: %d\r\n\r\n%b" % (

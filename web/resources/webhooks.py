@@ -52,7 +52,7 @@ async def receive_cashfree(request: web.Request, _: Caller) -> web.StreamRespons
         services.metrics.webhooks.labels(problem.code).inc()
         log.warning("webhook refused", reason=problem.code)
         raise
-    webhook, parked = _stored_form(raw, verdict, request.remote)
+    webhook, parked = stored_form(raw, verdict, request.remote)
     request[EVENT_ID] = str(webhook.id)
     receipt = await request.app[INBOX].put(webhook)
     outcome = "parked" if parked and receipt == "new" else receipt
@@ -66,7 +66,7 @@ def _refusal(reason: Reason) -> Problem:
     )
 
 
-def _stored_form(raw: bytes, verdict: Verdict, remote: str | None) -> tuple[NewWebhook, bool]:
+def stored_form(raw: bytes, verdict: Verdict, remote: str | None) -> tuple[NewWebhook, bool]:
     """The inbox row of a verified webhook, and whether it could not be read: then its bytes are kept whole."""
     event = parse(raw, verdict.version)
     source_ip = ip_address(remote) if remote else None
