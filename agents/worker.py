@@ -52,6 +52,8 @@ from tables.fraud import FraudWindows
 
 log = structlog.get_logger("agents.worker")
 
+LINGERS: Final = {invoice_generate.TOPIC: 5.0, notifications_billing.TOPIC: 5.0, analytics_billing.TOPIC: 3.0}
+"""Topics whose batches nobody waits for may gather so many times longer."""
 CHAINS: Final = 64
 """Named chains of each kind; workers spread over them by name."""
 
@@ -90,7 +92,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         app=app,
     )
     for queue in upkeep.queues.values():
-        _declare(app, queue, concurrency, settings.stream_linger_s)
+        linger_s = settings.stream_linger_s * LINGERS.get(queue.topic, 1.0)
+        _declare(app, queue, concurrency, linger_s)
 
     relay = Relay(core)
 

@@ -98,6 +98,7 @@ class Rig:
             "CONSUMER_GROUP": "commdesk",
             "WEB_LOG_LEVEL": "warning",
             "INVOICE_RENDER": "false",
+            "DATABASE_STATEMENT_CACHE_SIZE": "100",
             "WEB_URL": f"http://{HOST}:{web}",
             "SIMULATOR_URL": f"http://{HOST}:{simulator}",
             "CASHFREE_BASE_URL": f"http://{HOST}:{simulator}/pg",

@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--for", dest="seconds", type=float, default=300.0, help="seconds at each rate")
     parser.add_argument("--rates", default="833.34", help="payments a second, one after the other")
     parser.add_argument("--wallets", type=int, default=100_000)
-    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--documented", action="store_true", help="the gateway's limits as documented")
     parser.add_argument("--functions", action="store_true", help="time in PostgreSQL's functions")

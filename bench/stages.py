@@ -63,7 +63,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=100, help="payments in each round")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--wallets", type=int, default=20_000)
-    parser.add_argument("--functions", action="store_true", help="time in PostgreSQL's functions")
+    parser.add_argument("--prepared", type=int, default=100, help="prepared statements kept per connection")
 
 
 class Streams:
@@ -192,7 +192,7 @@ async def run(options: argparse.Namespace) -> int:
 
 async def measure(url: str, world: World, options: argparse.Namespace) -> dict[str, Any]:
     """Microseconds per payment by stage."""
-    async with await Database.connect(DatabaseSettings(database_url=url, database_pool_size=1)) as db:
+    async with await Database.connect(DatabaseSettings(database_url=url, database_pool_size=1, database_statement_cache_size=options.prepared)) as db:
         meter = Meter(await db.value("SELECT pg_backend_pid()"))
         line = Line(db, options.partitions, meter)
         await line.start()

@@ -1,6 +1,7 @@
 """The connection pool. One call is one transaction and one statement, as a transaction pooler (Neon's PgBouncer) needs.
 
-No session state: no SET, no LISTEN, no temporary tables, no prepared statements; settings live on roles and functions.
+No session state: no SET, no LISTEN, no temporary tables; settings live on roles and functions. Prepared statements only
+where the setting says that a connection stays ours (it saves a round trip and the parsing of each call).
 """
 
 import asyncio
@@ -32,6 +33,11 @@ class DatabaseSettings(BaseSettings):
 
     database_url: str
     database_pool_size: int = Field(default=6, ge=1, le=100)
+    database_statement_cache_size: int = Field(
+        default=0,
+        ge=0,
+        description="prepared statements kept per connection; only where connections are our own, or the pooler keeps track of them",
+    )
     database_connect_timeout_s: float = Field(default=15.0, gt=0)
     database_call_timeout_s: float = Field(default=30.0, gt=0)
 
@@ -76,7 +82,7 @@ class Database:
                         min_size=1,
                         max_size=self._settings.database_pool_size,
                         timeout=self._settings.database_connect_timeout_s,
-                        statement_cache_size=0,
+                        statement_cache_size=self._settings.database_statement_cache_size,
                         max_inactive_connection_lifetime=60.0,
                         reset=_nothing_to_reset,
                     )

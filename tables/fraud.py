@@ -9,13 +9,14 @@ One row per entity holds its minutes and its hours. Windows slide by buckets and
 exactly.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from sql import fraud
 from sql.db import Database
@@ -30,6 +31,8 @@ _HOURS_KEPT_S: Final = 24 * HOUR + int(LATE.total_seconds())
 EXPIRY: Final = timedelta(hours=26)
 """An entity that has been silent for so long need not be remembered."""
 
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 Bucket = tuple[int, int, int]
@@ -57,11 +60,11 @@ class Buckets:
         return kept, counts
 
     def encode(self) -> str:
-        return json.dumps({"1m": self.minutes, "1h": self.hours}, separators=(",", ":"))
+        return _encode({"1m": self.minutes, "1h": self.hours}).decode()
 
     @classmethod
     def decode(cls, text: str) -> "Buckets":
-        stored = json.loads(text)
+        stored = _decode(text)
         return cls(tuple((s, n, a) for s, n, a in stored["1m"]), tuple((s, n, a) for s, n, a in stored["1h"]))
 
 
@@ -74,7 +77,7 @@ class Counts:
     day: tuple[int, int]
 
     def encode(self) -> str:
-        return json.dumps({"1m": self.minute, "1h": self.hour, "24h": self.day}, separators=(",", ":"))
+        return _encode({"1m": self.minute, "1h": self.hour, "24h": self.day}).decode()
 
 
 def _add(buckets: tuple[Bucket, ...], start: int, amount_paise: int) -> list[Bucket]:

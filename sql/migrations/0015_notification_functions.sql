@@ -18,8 +18,8 @@ INSERT INTO notice_kinds VALUES
 -- dead: given up, with the reason; suppressed: never to be sent (email_off, no_address, preference). No address and no name is kept here.
 CREATE TABLE notifications (
   id uuid PRIMARY KEY DEFAULT uuidv7(),                 -- names the mail: the same Message-ID in every attempt
-  event_id uuid NOT NULL REFERENCES billing_events,
-  user_id uuid NOT NULL REFERENCES users,
+  event_id uuid NOT NULL,                               -- of billing_events and users, without foreign keys: a hot table, whose only
+  user_id uuid NOT NULL,                                -- writer, book_notices, has just read both
   kind text COLLATE "C" NOT NULL,
   channel text COLLATE "C" NOT NULL CHECK (channel IN ('in_app', 'email')),
   state text NOT NULL CHECK (state IN ('queued', 'sent', 'failed', 'dead', 'suppressed')),
