@@ -45,7 +45,7 @@ from sql.db import Database
 from streams.app import make_app
 from streams.batches import Batch
 from streams.lag import LagReader
-from streams.runner import run_batches
+from streams.runner import REST, run_batches
 from streams.settings import StreamSettings
 from streams.telemetry.batches import told
 from tables.fraud import FraudWindows
@@ -92,8 +92,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         app=app,
     )
     for queue in upkeep.queues.values():
-        linger_s = settings.stream_linger_s * LINGERS.get(queue.topic, 1.0)
-        _declare(app, queue, concurrency, linger_s)
+        longer = LINGERS.get(queue.topic, 1.0)
+        _declare(app, queue, concurrency, linger_s=settings.stream_linger_s * longer, rest=REST * longer)
 
     relay = Relay(core)
 
@@ -142,10 +142,12 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
     return app
 
 
-def _declare(app: faust.App, queue: Queue, concurrency: int, linger_s: float) -> None:
+def _declare(app: faust.App, queue: Queue, concurrency: int, *, linger_s: float, rest: float) -> None:
     handler = told(queue.handle)
 
     async def agent(stream: Any) -> None:
-        await run_batches(app, stream, handler, concurrency=concurrency, linger_s=linger_s, isolation=queue)
+        await run_batches(
+            app, stream, handler, concurrency=concurrency, linger_s=linger_s, rest=rest, isolation=queue
+        )
 
     app.agent(app.topic(queue.topic), name=queue.topic)(agent)

@@ -26,7 +26,8 @@ STOP_DEADLINE_S = 5.0
 _BACKOFF_S = (0.05, 5.0)
 _LOOK_EVERY_S = 0.1
 _HELD_S = 0.5
-_REST = 8.0
+REST = 8.0
+"""How many times as long as its commits take a partition rests."""
 _FULL_BYTES = 64 << 10
 BLAMED_AFTER = 3
 """How often a record is tried alone before it is set aside."""
@@ -41,13 +42,14 @@ async def run_batches(
     max_bytes: int = 1_000_000,
     concurrency: int = 4,
     linger_s: float = 0.0,
+    rest: float = REST,
     isolation: Isolation | None = None,
 ) -> None:
     """Read the Faust stream of an agent in batches, until the agent is stopped.
 
     A batch is what waits when the last one of its partition is committed, so batches grow with the load, up
     to `max_records` and `max_bytes` of messages. At most one batch of a partition and `concurrency` in all
-    are in hand. After a batch a partition rests eight times as long as its commits take, at most `linger_s`
+    are in hand. After a batch a partition rests `rest` times as long as its commits take, at most `linger_s`
     from the batch's start, unless a full batch waits: so batches grow before commits fill the machine, and
     a record that comes alone is not delayed. `handler(batch)` returns when the batch is committed. Raising `Fenced` drops it and queues
     for the partition anew; any other exception is logged and the same batch is tried again, for ever, with
@@ -71,6 +73,7 @@ async def run_batches(
         max_bytes=max_bytes,
         concurrency=concurrency,
         linger_s=linger_s,
+        rest=rest,
         isolation=isolation,
     )
     try:
@@ -95,6 +98,7 @@ class Lanes:
         max_bytes: int,
         concurrency: int,
         linger_s: float = 0.0,
+    rest: float = REST,
         isolation: Isolation | None = None,
     ) -> None:
         self._reader = reader
@@ -104,6 +108,7 @@ class Lanes:
         self._concurrency = concurrency
         self._isolation = isolation
         self._linger_s = linger_s
+        self._rest_factor = rest
         self._took: dict[Partition, float] = {}
         self._rested: dict[Partition, float] = {}
         self._resting: dict[Partition, asyncio.TimerHandle] = {}
@@ -187,7 +192,7 @@ class Lanes:
     def _rest(self, partition: Partition, began: float) -> None:
         took = asyncio.get_running_loop().time() - began
         took = self._took[partition] = (self._took.get(partition, took) + took) / 2
-        self._rested[partition] = began + min(_REST * took, self._linger_s)
+        self._rested[partition] = began + min(self._rest_factor * took, self._linger_s)
 
     def _next(self, partition: Partition) -> Batch | None:
         try:
