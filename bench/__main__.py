@@ -6,10 +6,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import payments, stages
+from bench import payments, stages, webhooks
 from bench.frame import NotFair, say
 
-_BENCHES = {module.NAME: module for module in (payments, stages)}
+_BENCHES = {module.NAME: module for module in (payments, stages, webhooks)}
 
 
 def parser() -> argparse.ArgumentParser:

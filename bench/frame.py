@@ -19,6 +19,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -128,18 +129,46 @@ class Rig:
 
     async def start_services(self) -> None:
         """The simulator, the workers and the web process, as `./dev run` starts them. Errors: TimeoutError."""
+        self.start_simulator()
+        self.start_workers()
+        await self.start_web()
+        await _until_ready(self.environment["SIMULATOR_URL"] + "/healthz")
+
+    def _logs(self) -> Path:
         logs = self.stack.directory / "log"
-        for log in logs.glob("*.log"):
-            log.unlink()
+        if not self._keeper.services:
+            for log in logs.glob("*.log"):
+                log.unlink()
+        return logs
+
+    def start_simulator(self) -> None:
+        """The gateway's stand-in."""
         port = self.environment["SIMULATOR_URL"].rpartition(":")[2]
-        self._keeper.keep(python("simulator", ["gateway.simulator", "--port", port], self.environment, logs))
+        arguments = ["gateway.simulator", "--port", port]
+        self._keeper.keep(python("simulator", arguments, self.environment, self._logs()))
+
+    def start_workers(self) -> None:
+        """As many as were asked for."""
         for number in range(1, self.workers + 1):
             arguments = ["agents", "--name", f"w{number}"]
-            self._keeper.keep(python(f"worker-{number}", arguments, self.environment, logs))
+            self._keeper.keep(python(f"worker-{number}", arguments, self.environment, self._logs()))
+
+    async def start_web(self) -> None:
+        """The web process, ready. Errors: TimeoutError."""
         port = self.environment["WEB_URL"].rpartition(":")[2]
-        self._keeper.keep(python("web", ["web", "--port", port], self.environment, logs))
-        for url in (self.environment["WEB_URL"] + "/readyz", self.environment["SIMULATOR_URL"] + "/healthz"):
-            await _until_ready(url)
+        self._keeper.keep(python("web", ["web", "--port", port], self.environment, self._logs()))
+        await _until_ready(self.environment["WEB_URL"] + "/readyz")
+
+    async def send(self, job: Mapping[str, Any], module: str = "bench.sender") -> dict[str, Any]:
+        """Run a generator in a process of its own; its figures. Errors: RuntimeError if it fails."""
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, cwd=CHECKOUT, stdin=-1, stdout=-1, env=self.environment
+        )
+        answer, _ = await child.communicate(json.dumps(job).encode())
+        if child.returncode:
+            raise RuntimeError("the generator failed")
+        found: dict[str, Any] = json.loads(answer)
+        return found
 
     def processes(self) -> dict[str, int]:
         """Process ids by name."""

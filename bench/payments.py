@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import array
 import asyncio
-import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +20,6 @@ from rich.table import Table
 
 from bench.frame import Rig, machine, passed, report, say, share
 from bench.prepare import PRICE_PAISE, World, order_id, prepare
-from deploy.migrations import CHECKOUT
 from sql.queries import parse
 
 _Q: Final = parse((Path(__file__).parent / "payments.sql").read_text())
@@ -120,13 +117,7 @@ async def phase(
     }
     say(f"sending {count} webhooks at {rate:.0f}/s")
     before, at = rig.cpu(), datetime.now(UTC)
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.sender", cwd=CHECKOUT, stdin=-1, stdout=-1, env=rig.environment
-    )
-    answer, _ = await child.communicate(json.dumps(job).encode())
-    if child.returncode:
-        raise RuntimeError("the generator failed")
-    sent = json.loads(answer)
+    sent = await rig.send(job)
     cpu_sent = rig.cpu()
     backlog = (await rig.ask(_Q["backlog"]))[0] if options.documented else {}
     credited = await drained(rig, first, count)

@@ -36,7 +36,9 @@ _PLACES: Final = ("@order@", "@payment@", "@upi@", "@time@")
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send. `numbers` are prepared orders, in order; `out` receives their scheduled times (float64, epoch s)."""
+    """What to send: `count` orders' webhooks from number `first` on. `ranks` is a file of their wallets' ranks (uint32), `out`
+    receives the scheduled times (float64, epoch s). With a `window` the loop is closed: as fast as so many under way go.
+    """
 
     url: str
     secret: str
@@ -47,6 +49,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     out: str
     duplicates: float = 0.02
     connections: int = 32
+    window: int = 0
     seed: int = 1
     begin_at: float = 0.0
 
@@ -121,6 +124,7 @@ class Sender:
     def __init__(self, job: Job) -> None:
         self.failed = 0
         self._job = job
+        self._sent_now = 0
         self._latencies = array.array("d")
         self._statuses: dict[str, int] = {}
         self._secret = job.secret.encode()
@@ -148,6 +152,9 @@ class Sender:
             self._head, stamp, signature, len(body), body,
         )  # fmt: skip
 
+    def _has_room(self) -> bool:
+        return self._sent_now - len(self._latencies) - self.failed < self._job.window
+
     async def run(self) -> dict[str, object]:
         """Send everything; the figures."""
         job, loop = self._job, asyncio.get_running_loop()
@@ -163,19 +170,21 @@ class Sender:
         used_before = _cpu_s()
         while sent < job.count or again:
             now = time.time()
-            while sent < job.count and began + sent / job.rate <= now:
-                due, number = began + sent / job.rate, job.first + sent
+            while sent < job.count and (self._has_room() if job.window else began + sent / job.rate <= now):
+                due, number = now if job.window else began + sent / job.rate, job.first + sent
                 scheduled.append(due)
                 turn += 1
-                doors[turn % len(doors)].send(due, self.request(number, ranks[number - 1], now))
+                doors[turn % len(doors)].send(due, self.request(number, ranks[(number - 1) % len(ranks)], now))
                 sent += 1
+                self._sent_now += 1
                 if self._random.random() < job.duplicates:
                     again.append((now + self._random.uniform(0, 2), number))
             while again and (again[0][0] <= now or sent >= job.count):
                 _, number = again.popleft()
                 turn += 1
                 duplicates += 1
-                doors[turn % len(doors)].send(now, self.request(number, ranks[number - 1], now))
+                doors[turn % len(doors)].send(now, self.request(number, ranks[(number - 1) % len(ranks)], now))
+                self._sent_now += 1
             await asyncio.sleep(_TICK_S)
         ended = time.time()
         while any(door.under_way for door in doors) and time.time() < ended + _LATE_S:
