@@ -5,26 +5,15 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import Final
 
 import uvloop
 
-from bench.faults import broker, clock, database, disks, gateway, network, processes, report
-from bench.faults.kinds import Kind
+from bench.faults import report
+from bench.faults.deck import DECK, LEFT_OUT
 from bench.faults.load import Rates
 from bench.faults.run import run
 from deploy.local.process import ServerError
 from deploy.local.stack import LOCAL
-
-DECK: Final[tuple[Kind, ...]] = (
-    *processes.KINDS,
-    *network.KINDS,
-    *database.KINDS,
-    *broker.KINDS,
-    *disks.KINDS,
-    *clock.KINDS,
-    *gateway.KINDS,
-)
 
 
 async def main(args: argparse.Namespace) -> int:
@@ -33,10 +22,7 @@ async def main(args: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     deck = [kind for kind in DECK if not args.kinds or any(part in str(kind) for part in args.kinds)]
-    if not disks.KINDS:
-        print(disks.REFUSAL)
-    if not clock.KINDS:
-        print(clock.REFUSAL)
+    print(*LEFT_OUT, sep="\n", end="\n" if LEFT_OUT else "")
     first, _, last = (args.seeds or str(args.seed)).partition("..")
     runs, good = [], True
     for seed in range(int(first), int(last or first) + 1):

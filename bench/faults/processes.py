@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from bench.faults.kinds import Kind, Scene, fault
+from bench.faults.kinds import Kind, Scene, Since, fault
 from bench.faults.stack import WORKERS
 from deploy.local.process import Process
 
@@ -48,9 +48,9 @@ def freeze(name: str, seconds: tuple[float, float]) -> Kind:
             process.send(signal.SIGCONT)
 
     alone = name != "worker"
-    since = "healing" if alone else "injection"
+    since: Since = "healing" if alone else "injection"
     payment = name == "simulator"
-    return Kind(name, "SIGSTOP", inject, seconds, since, payment=payment, until_alive=not alone)  # type: ignore[arg-type]
+    return Kind(name, "SIGSTOP", inject, seconds, since, payment=payment, until_alive=not alone)
 
 
 @fault

@@ -1,12 +1,14 @@
 """One run: start, load, nemesis, heal, drain, judge, replay, judge again."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 
 from bench.faults import books, replay
@@ -40,7 +42,7 @@ async def run(seed: int, seconds: float, deck: Sequence[Kind], logs: Path, *, ra
         console.print(f"[{time.monotonic() - began:6.1f} s] {what}", markup=False)
 
     tell(f"seed {seed}: starting the servers")
-    async with running(logs, tell) as system, system.database() as db:
+    async with running(logs, tell) as system, system.database() as db, quiet(logs / "client.log"):
         log = Log()
         async with Web(system.web_url, system.simulator_url, system.token, log) as web:
             outcome = await _under_load(
@@ -48,6 +50,23 @@ async def run(seed: int, seconds: float, deck: Sequence[Kind], logs: Path, *, ra
             )
         outcome.seconds = time.monotonic() - began
         return outcome
+
+
+@asynccontextmanager
+async def quiet(file: Path) -> AsyncIterator[None]:
+    """What our own client and pool log while everything breaks goes to a file."""
+    before = structlog.get_config()
+    handler = logging.FileHandler(file)
+    root = logging.getLogger()
+    with file.open("w") as out:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(out), cache_logger_on_first_use=False)
+        root.addHandler(handler)
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+            handler.close()
+            structlog.configure(**before)
 
 
 async def _under_load(
