@@ -5,15 +5,11 @@ Books  released, on the chain delay/<shard>
 Out    the event's topic
 """
 
-import asyncio
 from typing import Final
 
-import structlog
-
 from agents.core import Core
-from sql import errors, queues
-
-log = structlog.get_logger("agents.delays")
+from agents.pool import rounds
+from sql import queues
 
 POLL_S: Final = 0.5
 LIMIT: Final = 500
@@ -21,13 +17,7 @@ LIMIT: Final = 500
 
 async def run(core: Core, *, shard: int) -> None:
     """Until cancelled. Two workers never release the same event."""
-    while True:
-        try:
-            while await once(core, shard=shard) == LIMIT:
-                pass
-        except errors.Unavailable as error:
-            log.warning("delayed events wait for the database", error=str(error))
-        await asyncio.sleep(POLL_S)
+    await rounds("delayed events", lambda: once(core, shard=shard), limit=LIMIT, pause_s=POLL_S)
 
 
 async def once(core: Core, *, shard: int) -> int:

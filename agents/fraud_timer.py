@@ -5,13 +5,14 @@ Books  decide_overdue on the chain fraud/<shard>: the same one decision; what is
 Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing and notifications.billing: payments held
 """
 
-import asyncio
+from itertools import count
 from typing import Final
 
 import structlog
 
 from agents.core import Core
-from sql import errors, fraud
+from agents.pool import rounds
+from sql import fraud
 
 log = structlog.get_logger("agents.fraud_timer")
 
@@ -24,17 +25,15 @@ PURGE_LIMIT: Final = 1000
 
 async def run(core: Core, *, shard: int) -> None:
     """Until cancelled. One per worker; two never decide the same payment."""
-    rounds = 0
-    while True:
-        try:
-            while await once(core, shard=shard) == LIMIT:
-                pass
-            rounds += 1
-            if rounds % PURGE_EVERY == 0:
-                await fraud.purge_windows(core.db, limit=PURGE_LIMIT)
-        except errors.Unavailable as error:
-            log.warning("the fraud timer waits for the database", error=str(error))
-        await asyncio.sleep(POLL_S)
+    turns = count(1)
+
+    async def turn() -> int:
+        decided = await once(core, shard=shard)
+        if decided < LIMIT and next(turns) % PURGE_EVERY == 0:
+            await fraud.purge_windows(core.db, limit=PURGE_LIMIT)
+        return decided
+
+    await rounds("fraud timer", turn, limit=LIMIT, pause_s=POLL_S)
 
 
 async def once(core: Core, *, shard: int, age_s: float = AGE_S) -> int:

@@ -7,24 +7,20 @@ Books  commit_invoices: one tax invoice per payment, numbered without gaps in th
 Out    notifications.billing: the user has an invoice
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-
 from agents.core import Core, PostgresOwnership, fencing
 from agents.intake import unpark
+from agents.pool import rounds
 from agents.queues import blames, fail
 from domain.invoices import series_of_partition
 from sql import errors, invoices, publishers, relay
 from sql.invoices import InvoiceOrder
 from sql.relay import Parked
 from streams.batches import Batch
-
-log = structlog.get_logger("agents.invoice_generate")
 
 TOPIC: Final = "invoice.generate"
 POLL_S: Final = 0.25
@@ -65,13 +61,9 @@ async def orders(core: Core, due: Sequence[tuple[UUID, datetime, int]]) -> list[
 
 async def run_retries(core: Core, ownership: PostgresOwnership, terms: Mapping[str, Any]) -> None:
     """Until cancelled: try parked payments of our partitions when their time has come."""
-    while True:
-        try:
-            while await retry_once(core, ownership, terms) == LIMIT:
-                pass
-        except errors.Unavailable as error:
-            log.warning("retries wait for the database", topic=TOPIC, error=str(error))
-        await asyncio.sleep(POLL_S)
+    await rounds(
+        f"retries of {TOPIC}", lambda: retry_once(core, ownership, terms), limit=LIMIT, pause_s=POLL_S
+    )
 
 
 async def retry_once(core: Core, ownership: PostgresOwnership, terms: Mapping[str, Any]) -> int:

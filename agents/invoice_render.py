@@ -22,9 +22,10 @@ import structlog
 import typst
 
 from agents.core import Core
+from agents.pool import rounds
 from domain.invoices import payment_link, present, storage_key
 from gateway.storage import Storage, StorageError
-from sql import errors, invoices
+from sql import invoices
 from sql.invoices import Rendered, Rendering
 
 log = structlog.get_logger("agents.invoice_render")
@@ -73,13 +74,7 @@ def qr_code(text: str) -> str:
 async def run(core: Core, storage: Storage) -> None:
     """Until cancelled. Every worker may run one."""
     renderer = await asyncio.to_thread(Renderer)
-    while True:
-        try:
-            while await once(core, storage, renderer) == LIMIT:
-                pass
-        except errors.Unavailable as error:
-            log.warning("rendering waits for the database", error=str(error))
-        await asyncio.sleep(POLL_S)
+    await rounds("rendering", lambda: once(core, storage, renderer), limit=LIMIT, pause_s=POLL_S)
 
 
 async def once(core: Core, storage: Storage, renderer: Renderer, *, lease_s: float = LEASE_S) -> int:

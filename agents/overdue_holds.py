@@ -5,7 +5,6 @@ Books  a release on the chain api/<shard>, once per hold; a hold that cannot be 
 Out    nothing
 """
 
-import asyncio
 import hashlib
 from datetime import UTC, datetime
 from typing import Final
@@ -13,7 +12,8 @@ from typing import Final
 import structlog
 
 from agents.core import Core
-from sql import balances, errors, ledger
+from agents.pool import rounds
+from sql import balances, ledger
 from sql.balances import OverdueHold
 from sql.ids import uuid7
 from sql.ledger import LedgerCommand
@@ -26,13 +26,7 @@ LIMIT: Final = 200
 
 async def run(core: Core) -> None:
     """Until cancelled. Two workers may release one hold at once: its key makes that one release."""
-    while True:
-        try:
-            while await once(core) == LIMIT:
-                pass
-        except errors.Unavailable as error:
-            log.warning("overdue holds wait for the database", error=str(error))
-        await asyncio.sleep(POLL_S)
+    await rounds("overdue holds", lambda: once(core), limit=LIMIT, pause_s=POLL_S)
 
 
 async def once(core: Core) -> int:

@@ -6,21 +6,17 @@ Books  commit_signals: the attempt's status, and for a success a due verificatio
 Out    analytics.billing: payments that failed; notifications.billing: to whom
 """
 
-import asyncio
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-
 from agents.core import Core, PostgresOwnership, fencing
 from agents.intake import Taken, unpark
+from agents.pool import rounds
 from agents.queues import blames, fail
 from sql import errors, relay, signals
 from sql.signals import AttemptSignal
 from streams.batches import Batch
 from streams.events import PaymentSignal
-
-log = structlog.get_logger("agents.payment_processing")
 
 TOPIC: Final = "payment.processing"
 POLL_S: Final = 0.25
@@ -52,13 +48,7 @@ def signal(taken: Taken) -> AttemptSignal:
 
 async def run_retries(core: Core, ownership: PostgresOwnership) -> None:
     """Until cancelled: try parked signals of our partitions when their time has come."""
-    while True:
-        try:
-            while await retry_once(core, ownership) == LIMIT:
-                pass
-        except errors.Unavailable as error:
-            log.warning("retries wait for the database", topic=TOPIC, error=str(error))
-        await asyncio.sleep(POLL_S)
+    await rounds(f"retries of {TOPIC}", lambda: retry_once(core, ownership), limit=LIMIT, pause_s=POLL_S)
 
 
 async def retry_once(core: Core, ownership: PostgresOwnership) -> int:

@@ -1,4 +1,4 @@
-"""A pool that drains leased rows: take some, do each on its own, for ever. What a holder drops is leased again."""
+"""Work that goes on for ever: rounds with a pause between, and a pool that drains leased rows, each on its own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,6 +12,19 @@ log = structlog.get_logger("agents.pool")
 
 T = TypeVar("T")
 POLL_S: Final = 0.1
+
+
+async def rounds(name: str, work: Callable[[], Awaitable[int]], *, limit: int, pause_s: float) -> None:
+    """Until cancelled: `work` at once again while it finds `limit` things to do, else after a pause. A database that
+    is away is waited for.
+    """
+    while True:
+        try:
+            while await work() >= limit:
+                pass
+        except errors.Unavailable as error:
+            log.warning("waits for the database", loop=name, error=str(error))
+        await asyncio.sleep(pause_s)
 
 
 class Pool(Generic[T]):

@@ -145,19 +145,30 @@ async def commit(db: Database, statement: str, head: Head, *args: Any) -> Row | 
     Returns the function's row, or, if this very batch turns out to be committed already, what it emitted.
     Errors: Fenced, Unavailable; a key posted meanwhile by somebody else (23505) is sent again once.
     """
-    for last in (False, True):
-        try:
-            row = await db.row(statement, *args)
-            assert row is not None
-            return row
-        except asyncpg.UniqueViolationError:
-            if last:
-                raise
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == "LG002":
-                return await committed(db, head)
-            raise translate(error) from error
-    raise AssertionError("unreachable")
+    try:
+        return await _sent(db, statement, args)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == "LG002":
+            return await committed(db, head)
+        raise translate(error) from error
+
+
+async def commit_apart(db: Database, statement: str, args: Sequence[Any]) -> Row:
+    """Send what commits without a stream's offset: its keys make it once. Errors: as `commit`."""
+    try:
+        return await _sent(db, statement, args)
+    except asyncpg.PostgresError as error:
+        raise translate(error) from error
+
+
+async def _sent(db: Database, statement: str, args: Sequence[Any]) -> Row:
+    """The function's row; once more where somebody else posted one of the keys meanwhile (23505)."""
+    try:
+        row = await db.row(statement, *args)
+    except asyncpg.UniqueViolationError:
+        row = await db.row(statement, *args)
+    assert row is not None
+    return row
 
 
 def translate(error: asyncpg.PostgresError) -> Exception:

@@ -7,9 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
-
-from sql.batches import Bad, Emitted, Head, Progress, commit, emitted, translate
+from sql.batches import Bad, Emitted, Head, Progress, commit, commit_apart, emitted
 from sql.db import Database, Row
 from sql.heads import head_arguments
 from sql.ids import uuid7
@@ -104,7 +102,7 @@ async def call(db: Database, shard: int, command: LedgerCommand, *, expired_part
         uuid7(), "api", shard, "core", None, None, None, None, None, None, None, None, None, [True],
         commands=[command], expired_partition=expired_partition,
     )  # fmt: skip
-    return _decisions(await _once_more_on_a_known_key(db, args))[0]
+    return _decisions(await commit_apart(db, _Q["commit_batch"], args))[0]
 
 
 async def commit_retries(
@@ -127,22 +125,8 @@ async def commit_retries(
         [retry.id for retry, _ in items], [retry.attempt for retry, _ in items], [retry.decide for retry, _ in items],
         commands=[command for _, command in items], expired_partition=expired_partition,
     )  # fmt: skip
-    answer = await _once_more_on_a_known_key(db, args)
+    answer = await commit_apart(db, _Q["commit_batch"], args)
     return Committed(_decisions(answer), emitted(answer, chain, partition, group))
-
-
-async def _once_more_on_a_known_key(db: Database, args: list[Any]) -> Row:
-    for last in (False, True):
-        try:
-            row = await db.row(_Q["commit_batch"], *args)
-            assert row is not None
-            return row
-        except asyncpg.UniqueViolationError:
-            if last:
-                raise
-        except asyncpg.PostgresError as error:
-            raise translate(error) from error
-    raise AssertionError("unreachable")
 
 
 def _arguments(*head: Any, commands: Sequence[LedgerCommand], expired_partition: int) -> list[Any]:
