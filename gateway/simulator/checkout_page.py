@@ -255,7 +255,7 @@ def _qr(order: Order) -> str:
     said = {
         "pa": "nobody@simulated",
         "pn": MERCHANT,
-        "am": f"{order.amount_paise / 100:.2f}",
+        "am": f"{order.amount_paise // 100}.{order.amount_paise % 100:02}",
         "cu": "INR",
         "tr": order.order_id,
     }

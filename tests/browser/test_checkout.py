@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from .conftest import OpenWindow, Order, Shop, until
+from .conftest import OpenWindow, Order, Shop, Window, until
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -270,6 +271,38 @@ async def test_a_mistyped_card_is_shown_where_it_is_wrong_and_nothing_is_attempt
     assert (await shop.simulator("GET", f"/orders/{order.order_id}"))["attempts"] == []
     said, console = window.problems.pop(), window.problems.pop()
     assert {"422" in said, "422" in console} == {True}  # the form's own answer, which the browser reports
+
+
+INTRUDE = """async () => {
+    const script = document.createElement("script");
+    script.src = "https://elsewhere.example/x.js";
+    script.textContent = "window.intruded = true";
+    await new Promise((after) => { script.onerror = script.onload = after; document.head.append(script); });
+    await fetch("https://elsewhere.example/").catch(() => null);
+    document.body.insertAdjacentHTML("beforeend", "<p onclick='window.intruded = true' id='bait'>x</p>");
+    document.getElementById("bait").click();
+    return window.intruded === undefined;
+}"""
+
+
+async def violations(window: Window) -> list[str]:
+    """The parts of a page's policy that something ran against."""
+    return [problem.split()[1] for problem in window.problems if problem.startswith("policy ")]
+
+
+async def test_neither_page_lets_another_script_run_or_anything_leave(
+    shop: Shop, open_window: OpenWindow
+) -> None:
+    order = await shop.order()
+    for address in (order.checkout, shop.web_url):
+        window = await open_window()
+        page = await window.open(address)
+        assert window.problems == []
+        assert await page.evaluate(INTRUDE)
+        told = await until(partial(violations, window), lambda found: len(found) >= 3)
+        assert told == ["script-src-elem", "connect-src", "script-src-attr"]
+        assert not any("went to" in problem for problem in window.problems)
+        window.problems.clear()
 
 
 async def test_the_live_page_fits_a_phone(shop: Shop, open_window: OpenWindow) -> None:
