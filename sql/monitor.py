@@ -43,6 +43,7 @@ async def measure(db: Database, *, since: UUID, until: UUID) -> Measured:
     outcomes = await db.rows(_Q["count_outcomes"], since, until)
     check = await db.row(_Q["get_last_check"])
     server = await db.row(_Q["get_server"])
+    assert check is not None
     assert server is not None
     return Measured(
         waits={r["kind"]: (r["waiting"], r["oldest_s"]) for r in await db.rows(_Q["get_waits"])},
@@ -59,9 +60,9 @@ async def measure(db: Database, *, since: UUID, until: UUID) -> Measured:
         cases={r["kind"]: (r["cases"], r["oldest_s"]) for r in await db.rows(_Q["get_cases"])},
         reconciliation_age_s=await db.value(_Q["get_reconciliation_age"]),
         incidents={r["kind"]: r["incidents"] for r in await db.rows(_Q["count_incidents"])},
-        violated=[] if check is None else list(check["violated"]),
-        unchecked_batches=0 if check is None else check["behind"],
-        check_age_s=None if check is None else check["age_s"],
+        violated=list(check["violated"]),
+        unchecked_batches=check["behind"],
+        check_age_s=check["age_s"],
         connections=server["connections"],
         connections_allowed=server["allowed"],
         transaction_s=server["transaction_s"],

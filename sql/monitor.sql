@@ -55,8 +55,12 @@ SELECT extract(epoch FROM now() - finished_at)::double precision AS age_s FROM r
 SELECT kind, count(*) AS incidents FROM stream_incidents GROUP BY kind;
 
 -- name: get_last_check()
--- The newest run of the invariants.
-SELECT violated, behind, took_s, extract(epoch FROM now() - created_at)::double precision AS age_s FROM invariant_runs ORDER BY id DESC LIMIT 1;
+-- What the newest check of the new batches found, and the newest of everything; NULL age: there was none.
+SELECT coalesce(n.violated, '{}') || coalesce(a.violated, '{}') AS violated, coalesce(n.behind, 0) AS behind,
+       extract(epoch FROM now() - greatest(n.created_at, a.created_at))::double precision AS age_s
+  FROM (SELECT 1) x
+  LEFT JOIN LATERAL (SELECT * FROM invariant_runs r WHERE r.scope = 'new' ORDER BY r.id DESC LIMIT 1) n ON true
+  LEFT JOIN LATERAL (SELECT * FROM invariant_runs r WHERE r.scope = 'all' ORDER BY r.created_at DESC LIMIT 1) a ON true;
 
 -- name: get_server()
 -- Connections to the server in use and allowed, the longest open transaction of ours, and the database's size.

@@ -1,0 +1,112 @@
+"""The monitor: what the database says, shown by one worker at a time."""
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from agents import monitor
+from agents.core import Core, PostgresOwnership
+from agents.monitor import BOARD, Monitor
+from sql.db import Database, DatabaseSettings
+from streams.address import Address
+from streams.lag import LagReader
+
+
+class Silent:
+    """Publishes nothing."""
+
+    async def publish(self, outgoing: object) -> None:
+        raise AssertionError("a monitor publishes nothing")
+
+
+def shown() -> dict[str, dict[tuple[str, ...], float]]:
+    return {
+        sample.name: {tuple(s.labels.values()): s.value for s in family.samples if s.name == sample.name}
+        for family in BOARD.collect()
+        for sample in family.samples
+    }
+
+
+async def test_one_worker_measures_and_the_next_takes_over(database: Any, broker: Any) -> None:
+    admin = await asyncpg.connect(database.admin_url)
+    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+        core = Core(db, Silent(), "commdesk", 2)
+        ownership = PostgresOwnership(db, "commdesk", [])
+        async with LagReader(Address.parse(broker.url)) as lag:
+            first = Monitor(core, ownership, lag, holder="a")
+            second = Monitor(core, ownership, lag, holder="b")
+            assert await first.once()
+            assert not await second.once()
+            seen = shown()
+            assert seen["core_monitor_up"] == {(): 1}
+            assert seen["core_broker_up"] == {(): 1}
+            assert seen["core_waiting"][("webhook_inbox",)] == 0
+            assert seen["core_stream_incidents_total"][("truncated",)] == 0
+            assert seen["core_database_connections"][()] >= 1
+
+            await admin.execute("UPDATE duties SET held_until = now() - interval '1 second'")
+            assert await second.once()
+            assert not await first.once(), "the duty is another's"
+            assert shown() == {}, "and nothing is shown twice"
+    await admin.close()
+
+
+async def test_ages_dead_letters_incidents_and_violations_are_shown(database: Any, broker: Any) -> None:
+    admin = await asyncpg.connect(database.admin_url)
+    await admin.execute(
+        """
+        INSERT INTO retries (topic, partition, incarnation, source_offset, key, payload, state, next_at, reason, created_at)
+          VALUES ('wallet.debit', 0, 1, 5, 'k', '{}', 'dead', now(), 'test', now() - interval '90 seconds');
+        INSERT INTO stream_incidents (topic, partition, kind) VALUES ('wallet.debit', 0, 'truncated');
+        INSERT INTO invariant_runs (scope, holder, batches, behind, violated, detail, took_s)
+          VALUES ('new', 'c', 10, 7, '{i3_balances_are_not_negative}', '{}', 0.1);
+        INSERT INTO reconciliation_cases (kind, subject, expected, actual) VALUES ('unknown_settlement', 's', '{}', '{}');
+        INSERT INTO payment_webhooks (id, business_key, kind, event_type, occurred_at, version, stale, body, created_at)
+          VALUES (gen_random_uuid(), 'b', 'payment', 't', now(), 'v', false, '', now() - interval '40 seconds');
+        INSERT INTO billing_windows (metric, resolution, dimension, window_start, count, credits, amount_paise,
+                                     as_of_partition, as_of_offset)
+          VALUES ('payments', '1d', 'status=held', now(), 3, 0, 150000, 0, 0),
+                 ('payments', '1d', 'status=held', now() - interval '1 day', 2, 0, 100000, 0, 0);
+        """
+    )
+    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+        core = Core(db, Silent(), "commdesk", 2)
+        async with LagReader(Address.parse(broker.url)) as lag:
+            watching = Monitor(core, PostgresOwnership(db, "commdesk", []), lag, holder="a")
+            assert await watching.once()
+            await admin.execute("UPDATE duties SET held_until = now() - interval '1 second'")
+            seen = shown()
+            assert await Monitor(core, PostgresOwnership(db, "commdesk", []), lag, holder="z").once()
+            assert not await watching.once()
+    await admin.close()
+    assert seen["core_retries"] == {("wallet.debit", "dead"): 1}
+    assert 89 < seen["core_retries_oldest_seconds"]["wallet.debit", "dead"] < 120
+    assert seen["core_stream_incidents_total"][("truncated",)] == 1
+    assert seen["core_invariant_violated"] == {("i3_balances_are_not_negative",): 1}
+    assert seen["core_invariant_unchecked_batches"] == {(): 7}
+    assert seen["core_reconciliation_cases"] == {("unknown_settlement",): 1}
+    assert seen["core_waiting"][("webhook_inbox",)] == 1
+    assert 39 < seen["core_waiting_oldest_seconds"][("webhook_inbox",)] < 70
+    assert seen["core_payments_total"] == {("held",): 5}
+    assert seen["core_payments_paise_total"] == {("held",): 250000}
+
+
+async def test_without_the_broker_its_numbers_are_gone_and_the_rest_stay(database: Any) -> None:
+    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+        core = Core(db, Silent(), "commdesk", 2)
+        ownership = PostgresOwnership(db, "commdesk", [])
+        ownership.epochs["wallet.debit", 0] = 1
+        await ownership.claim("wallet.debit", [0], "a")
+        async with LagReader(Address.parse("rabbitmq-stream://x:y@127.0.0.1:9/z")) as lag:
+            watching = Monitor(core, ownership, lag, holder="a")
+            assert await watching.once()
+            assert shown()["core_broker_up"] == {(): 0}
+            assert shown()["core_monitor_up"] == {(): 1}
+            watching._drop()
+
+
+def test_a_batch_is_counted_once_between_two_looks() -> None:
+    low, high = monitor._first_id(1_000), monitor._first_id(1_001)
+    assert low == UUID("00000000-03e8-7000-8000-000000000000")
+    assert low < UUID("00000000-03e8-7abc-9def-0123456789ab") < high
