@@ -1,4 +1,4 @@
-"""`python -m agents.reconcile`: the cases of reconciliation at a terminal.
+"""`./dev reconcile` (`python -m agents.reconcile`): the cases of reconciliation at a terminal.
 
 list [--state open] [--kind KIND]     the newest first
 show CASE                             one, with its history
