@@ -17,7 +17,7 @@ _CONCURRENCY = "tests/sql/test_concurrency.py"
 _BETWEEN = "tests/agents/test_between_agents.py"
 _SIMULATION = (
     "tests/simulation/test_simulation.py::"
-    "test_whatever_breaks_everything_comes_to_the_specified_end_and_a_replay_changes_nothing"
+    "test_whatever_breaks_everything_comes_to_the_specified_end_and_a_replay_changes_nothing[0]"
 )
 
 

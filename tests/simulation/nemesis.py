@@ -27,7 +27,15 @@ _NAMES: Final = {
 }
 _WRITES: Final = ("commit_", "record_", "retry_", "request_", "insert_", "create_", "decide_")
 _JOINING: Final = ("get_watermarks", "waiting_keys", "get_partition_windows", "claim_partitions", "lock ")
-_JOBS: Final = {"relay": 6, "verifier": 4, "refunder": 4, "reversals": 2, "sweep": 1, "fraud timer": 1}
+_JOBS: Final = {
+    "relay": 6,
+    "verifier": 4,
+    "refunder": 4,
+    "reversals": 2,
+    "sweep": 1,
+    "fraud timer": 1,
+    "mend": 2,
+}
 FAILPOINTS: Final = (
     *_NAMES.values(),
     "killed before a commit",

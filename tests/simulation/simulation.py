@@ -66,6 +66,7 @@ async def run(loop: VirtualLoop, server: Server, seed: int) -> Verdict:
                 await nemesis.end()
             with watch.part("drain"):
                 await world.drain()
+            await world.count_halts()
             judge = Judge(server, world.customers, world.gateway)
             with watch.part("judge"):
                 verdict.wrong += await judge.judge()

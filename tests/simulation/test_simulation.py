@@ -19,6 +19,7 @@ from tests.simulation.nemesis import FAILPOINTS
 from tests.simulation.places import make_template, table
 from tests.simulation.simulation import Verdict
 
+pytestmark = pytest.mark.timeout(300)
 SEEDS = int(os.environ.get("CORE_SIMULATION_SEEDS", "50"))
 RARE = 6
 """So many kinds of faults may be missing from a few seeds; `./dev simulate` shows that over enough none is."""

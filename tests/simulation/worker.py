@@ -23,14 +23,15 @@ from agents import (
     webhook_processing,
 )
 from agents.core import Core, Outgoing, PostgresOwnership
+from agents.recovery import Recovery
 from agents.refunder import Refunder
 from agents.relay import LIMIT, Relay
 from agents.reversals import Reversals
 from agents.settings import InvoiceSettings
 from agents.verifier import Verifier
 from sql import relay
+from sql.errors import DatabaseError, RetryTaken, Unavailable
 from sql.errors import Fenced as Taken
-from sql.errors import RetryTaken, Unavailable
 from sql.fraud import StaleWindows
 from streams import amqp
 from streams.address import Address
@@ -174,6 +175,7 @@ class Worker:
             "retries payment": partial(payment_processing.retry_once, core, self.ownership),
             "retries invoice": partial(invoice_generate.retry_once, core, self.ownership, terms),
             "fraud timer": partial(fraud_timer.once, core, shard=shard),
+            "mend": self._mend,
         }
         self.busy: set[str] = set()
         self.found = 0
@@ -182,6 +184,7 @@ class Worker:
             ADDRESS, self.ownership, group=GROUP, owner=name,
             connect=cast(Callable[..., Awaitable[Wire]], network.broker.connect),
         )  # fmt: skip
+        self._recovery = Recovery(core, self.ownership, ADDRESS, holder=name, reader=lambda: self.reader)
         self._lanes = {
             topic: Lanes(
                 self.reader, self._watched(topic, handler), max_records=8, max_bytes=100_000, concurrency=2
@@ -224,10 +227,15 @@ class Worker:
         finally:
             actor_of.reset(token)
 
+    async def _mend(self) -> int:
+        halted = sum(p.halted is not None for p in self.reader.partitions.values())
+        await self._recovery.mend()
+        return halted
+
     async def _round(self, job: str) -> None:
         try:
             self.found += await self.jobs[job]()
-        except Unavailable:
+        except (DatabaseError, Fenced, OSError):
             self.found += 1
         except Exception as error:
             self._bugs.append(f"{self.name} {job}: {type(error).__name__}: {error}")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from gateway.entities import Refund
-from sql.errors import DatabaseError
 from sql.ids import uuid7
 from sql.webhooks import NewWebhook
-from streams.batches import Fenced
 from streams.topics import TOPICS, partition_stream
 from streams.transport.partition import Partition
 from tests.simulation.broker import SimulatedBroker
@@ -155,29 +152,25 @@ class World:
         return [(w, p) for w in self.workers if not w.frozen for p in w.reader.partitions.values()]
 
     async def look_after(self) -> bool:
-        """What the watchdog and a person do: notice lost tails, move halted partitions past what was deleted."""
+        """What the watchdog does: notice that a stream ends before what was read of it."""
         acted = False
         for worker, partition in self.partitions():
             claim, log = partition.claim, self.broker.logs[partition.stream]
-            if claim is None or not partition.active:
+            if claim is None or not partition.active or partition.halted is not None:
                 continue
-            if partition.halted is not None:
-                self.trace.fire("a partition halts at what retention deleted")
-                first = max(0, log.stats.first_chunk_id)
-                self.outside(self._move_past(worker, partition, claim.epoch, first))
-                acted = True
-            elif not partition.verified and log.end < claim.next_offset:
+            if not partition.verified and log.end < claim.next_offset:
                 self.trace.fire("a lost tail is noticed")
                 worker.reader.reincarnate(partition, "simulated watchdog")
                 acted = True
         await self.loop.settle()
         return acted
 
-    async def _move_past(self, worker: Worker, partition: Partition, epoch: int, first: int) -> None:
-        with contextlib.suppress(Fenced, DatabaseError):
-            await worker.ownership.reincarnate(partition.topic, partition.number, epoch, first)
-        if partition.halted is not None:
-            worker.reader.requeue(partition)
+    async def count_halts(self) -> None:
+        """Fire for each partition that halted before a hole, and was mended."""
+        for row in await self.server.look(
+            "SELECT count(*) AS n FROM stream_incidents WHERE kind = 'truncated'"
+        ):
+            self.trace.fired["a partition halts at what retention deleted"] += row["n"]
 
     async def replay(self) -> None:
         """Every stream again from its first message, with all that was ever lost, for new workers. Errors: Stuck."""
