@@ -3,33 +3,65 @@
 import os
 import random
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
+from bench.faults import books
 from bench.faults.kinds import Kind, Scene, fault
 from deploy.local.disk import MAY_MOUNT
+from streams.wire import Refused
 
 PIECE_BYTES: Final = 1 << 20
+ALARM_BYTES: Final = 20 << 20
+"""Less than the 50 MB below which our private broker lets nobody publish."""
 REFUSAL: Final = "full disks are left out: they need a small tmpfs, and only root may mount one"
 
 
-def full(name: Literal["postgres", "rabbitmq"]) -> Kind:
-    """Not a byte is left; then there is room again, and whoever gave up is started anew."""
+@fault
+async def fill_postgres(scene: Scene, source: random.Random) -> AsyncIterator[str]:
+    """Not a byte is left; then there is room again, and if the server has given up it is started anew."""
+    postgres = scene.system.postgres
+    async with filled(postgres.disk, 0) as what:
+        yield what
+    if not postgres.process.running:
+        await postgres.start()
 
-    @fault
-    async def inject(scene: Scene, source: random.Random) -> AsyncIterator[str]:
-        server = scene.system.postgres if name == "postgres" else scene.system.broker
-        ballast = server.disk / "ballast"
-        try:
-            fill(ballast)
-            yield f"{ballast.stat().st_size >> 20} MiB of ballast"
-        finally:
-            ballast.unlink(missing_ok=True)
-            if not server.process.running:
-                await server.start()
 
-    return Kind(name, "disk full", inject, (2.0, 6.0))
+@fault
+async def fill_rabbitmq(scene: Scene, source: random.Random) -> AsyncIterator[str]:
+    """Not a byte is left, or less than the broker's own alarm asks for; then there is room again.
+
+    A stream whose writer met the full disk ends, and RabbitMQ 4.0 starts it again only with the node: so do we.
+    """
+    broker = scene.system.broker
+    async with filled(broker.disk, source.choice((0, 0, ALARM_BYTES))) as what:
+        yield what
+    if not broker.process.running or not await answers(scene):
+        broker.kill9()
+        await broker.start()
+
+
+@asynccontextmanager
+async def filled(disk: Path, left: int) -> AsyncIterator[str]:
+    """A disk with so many bytes left for the block."""
+    ballast = disk / "ballast"
+    try:
+        fill(ballast)
+        with ballast.open("r+b") as file:
+            file.truncate(max(0, ballast.stat().st_size - left))
+        yield f"{ballast.stat().st_size >> 20} MiB of ballast, {left >> 20} MiB left"
+    finally:
+        ballast.unlink(missing_ok=True)
+
+
+async def answers(scene: Scene) -> bool:
+    """Whether every stream can be asked."""
+    try:
+        await books.ends(scene.system)
+    except (OSError, Refused):
+        return False
+    return True
 
 
 def fill(ballast: Path) -> None:
@@ -44,4 +76,11 @@ def fill(ballast: Path) -> None:
             piece //= 2
 
 
-KINDS: Final = (full("postgres"), full("rabbitmq")) if MAY_MOUNT else ()
+KINDS: Final = (
+    (
+        Kind("postgres", "disk full", fill_postgres, (2.0, 6.0)),
+        Kind("rabbitmq", "disk full", fill_rabbitmq, (2.0, 6.0)),
+    )
+    if MAY_MOUNT
+    else ()
+)

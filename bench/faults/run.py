@@ -91,10 +91,14 @@ async def _under_load(
         await nemesis.run(seconds)
         load.stop()
         tell("healed; the last callers")
-        async with asyncio.timeout(DRAIN_S):
-            await sending
+        late = []
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await sending
+        except TimeoutError:
+            late.append("callers who never got an answer")
         watching.cancel()
-        return await _examine(db, scene, seed, nemesis, tell)
+        return await _examine(db, scene, seed, nemesis, late, tell)
     finally:
         watching.cancel()
         sending.cancel()
@@ -103,12 +107,13 @@ async def _under_load(
         await load.close()
 
 
-async def _examine(db: Database, scene: Scene, seed: int, nemesis: Nemesis, tell: Tell) -> Outcome:
+async def _examine(
+    db: Database, scene: Scene, seed: int, nemesis: Nemesis, left: list[str], tell: Tell
+) -> Outcome:
     system, load = scene.system, scene.load
     tell("draining")
     # The gateway repeats what was not answered 200 after two minutes: let them pass on its clock.
     await load.web.simulate("/sim/clock/advance", {"seconds": 130})
-    left: list[str] = []
     try:
         await load.settled(DRAIN_S)
     except (TimeoutError, PublishError) as error:
