@@ -69,7 +69,7 @@ class Nemesis:
                 recovery_s = time.monotonic() - began
             if kind.since != "injection" or kind.until_alive:
                 await asyncio.sleep(source.uniform(*kind.seconds))
-        healed = time.monotonic()
+            healed = time.monotonic()  # healing may take time, and that counts
         self.now.pop(kind.lane, None)
         if kind.since == "healing":
             alive = await self._canary.alive(payment=kind.payment)
