@@ -6,10 +6,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import payments, stages, webhooks
+from bench import gateway_faults, payments, stages, webhooks
 from bench.frame import NotFair, say
 
-_BENCHES = {module.NAME: module for module in (payments, stages, webhooks)}
+_BENCHES = {module.NAME: module for module in (payments, stages, webhooks, gateway_faults)}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -60,6 +60,8 @@ class Rig:
     partitions: int = 4
     limits: int | None = RAISED_PER_MINUTE
     extra: Mapping[str, str] = field(default_factory=dict)
+    webhooks: bool = False
+    """Whether the simulator sends them by itself."""
     stack: Stack = field(init=False)
     environment: dict[str, str] = field(init=False, default_factory=dict)
     settings: dict[str, Any] = field(init=False, default_factory=dict)
@@ -145,6 +147,7 @@ class Rig:
         """The gateway's stand-in."""
         port = self.environment["SIMULATOR_URL"].rpartition(":")[2]
         arguments = ["gateway.simulator", "--port", port]
+        arguments += ["--webhook-url", f"{self.environment['WEB_URL']}/v1/webhooks/cashfree"] if self.webhooks else []
         self._keeper.keep(python("simulator", arguments, self.environment, self._logs()))
 
     def start_workers(self) -> None:

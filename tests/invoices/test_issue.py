@@ -135,11 +135,11 @@ async def test_numbers_have_no_gap_when_a_hundred_invoices_are_issued_at_once(se
     assert await seller.violations() == []
 
 
-async def test_one_series_is_gapless_under_a_hundred_connections_that_partly_fail(seller: Seller) -> None:
+async def test_one_series_is_gapless_for_a_hundred_at_once_of_which_a_third_fails(seller: Seller) -> None:
     """A sequence would leave gaps here: every third transaction rolls back after it took its number."""
-    invoices = [await seller.paid() for _ in range(40)]
+    invoices = [await seller.paid() for _ in range(100)]
     await seller.issue(*invoices)
-    pool = await asyncpg.create_pool(seller.admin_url, min_size=8, max_size=8)
+    pool = await asyncpg.create_pool(seller.admin_url, min_size=25, max_size=25)
 
     async def note(place: int, payment: UUID) -> None:
         async with pool.acquire() as connection:
@@ -153,7 +153,7 @@ async def test_one_series_is_gapless_under_a_hundred_connections_that_partly_fai
     serials = await seller.admin.fetch(
         "SELECT serial FROM invoices WHERE kind = 'credit_note' ORDER BY serial"
     )
-    assert [r["serial"] for r in serials] == list(range(1, 27))
+    assert [r["serial"] for r in serials] == list(range(1, 67))
     assert await seller.violations() == []
 
 

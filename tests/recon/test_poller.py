@@ -111,7 +111,6 @@ async def test_an_order_that_was_never_made_is_given_up_after_an_hour(desk: Desk
 
 
 async def test_an_expired_order_is_closed_and_a_success_after_that_is_credited(desk: Desk) -> None:
-    """W13."""
     payment = await desk.till.place(50_000)
     order = desk.till.sim.book.order(payment.order_id)
     order.expiry_ms = 0
@@ -155,7 +154,6 @@ async def test_an_order_that_the_last_look_finds_expired_is_closed_and_no_orphan
 
 
 async def test_a_success_after_expiry_that_nobody_told_us_is_found_in_its_settlement(desk: Desk) -> None:
-    """W13, with its webhook lost."""
     payment = await desk.till.place(50_000)
     await desk.till.admin.execute("UPDATE payments SET status = 'expired'")
     desk.till.pay(payment, webhook=SILENT)

@@ -1,14 +1,40 @@
-"""MONEY's worked cases of refunds, by name, through the whole path: request, gateway, ledger, credit note."""
+"""MONEY's worked cases W1 to W13, by name, through the whole path: order, gateway, ledger, invoice, refund, credit note."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agents import poller
+from agents.reconciler import Reconciler
 from gateway.simulator.plan import WebhookPlan
 
 from .conftest import Till
+
+PARTS = {
+    "payments": "SELECT taxable_amount, cgst_amount, sgst_amount, igst_amount, amount FROM payments",
+    "invoices": "SELECT taxable_amount, cgst_amount, sgst_amount, igst_amount, gross_amount FROM invoices",
+}
+
+
+async def test_w1_a_500_rupee_pack_within_the_state_is_42372_and_twice_3814_in_books_and_invoice(
+    till: Till,
+) -> None:
+    payment = await till.buy(50_000)
+    assert await till.legs(f"core:purchase/{payment.id}") == {
+        "gateway_clearing": 50_000,
+        "cgst_payable": -3_814,
+        "sgst_payable": -3_814,
+        "deferred_revenue": -42_372,
+        "credits_issued": 5_500,
+        "wallet": -5_500,
+    }
+    for table in ("payments", "invoices"):
+        parts = await till.admin.fetchrow(PARTS[table])
+        assert tuple(parts or ()) == (42_372, 3_814, 3_814, 0, 50_000)
+    assert await till.violations() == []
 
 
 async def test_w3_a_partial_refund_reverses_base_and_bonus_and_leaves_500_rupees(till: Till) -> None:
@@ -199,3 +225,30 @@ async def test_w12_an_order_paid_twice_is_credited_once_and_the_second_goes_back
     assert "unapplied_receipts" not in await till.sums()
     assert (await till.refund(payment, 50_000)).status == "done"
     assert await till.violations() == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_w13_a_success_after_our_order_expired_is_credited_whether_or_not_a_webhook_tells_it(
+    till: Till, told: bool
+) -> None:
+    payment = await till.place(50_000)
+    order = till.sim.book.order(payment.order_id)
+    attempt = till.sim.book.start_attempt(order, "upi", None)
+    order.expiry_ms = 0
+    for _ in range(2):  # the poller asks, hears that it is over, and closes it
+        await poller.once(till.core, till.client, shard=0, age_s=0)
+        await till.drain()
+    assert (await till.payment(payment.id)).status == "expired"
+    till.sim.book.resolve(order, attempt, "SUCCESS", None if told else WebhookPlan(drop=True))
+    if not told:
+        till.sim.book.settle()
+        await Reconciler(till.core, till.client, holder="w13", age_s=0, now=soon).now()
+    await till.drain()
+    assert (await till.payment(payment.id)).status == "credited"
+    assert await till.balance(payment.wallet_id) == (5_500, 0)
+    assert await till.violations() == []
+
+
+def soon() -> datetime:
+    """After all that the simulator has settled."""
+    return datetime.now(UTC) + timedelta(seconds=2)

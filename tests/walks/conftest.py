@@ -32,6 +32,7 @@ from web.settings import WebSettings
 PARTITIONS: Final = 4
 GROUP: Final = "commdesk"
 POLLER_EVERY_S: Final = 0.5
+TIMEOUT_S: Final = 1.5
 MERCHANT: Final = "merchant-of-the-walks"
 SECRET: Final = "secret-of-the-walks"
 OLD_SECRET: Final = "secret-of-the-walks-before"
@@ -70,6 +71,9 @@ class Stack:
     """As the superuser."""
     sim: Simulator
     worker: Process
+    gateway_url: str
+    database_url: str
+    admin_url: str
     readonly_url: str
 
     async def hear(self, raw: bytes, version: str, *, secret: str = SECRET, age_ms: int = 0) -> int:
@@ -128,6 +132,7 @@ def environment(stream_url: str, database_url: str, gateway_url: str, folder: Pa
         "CASHFREE_CLIENT_ID": MERCHANT,
         "CASHFREE_CLIENT_SECRET": SECRET,
         "CASHFREE_LIMITS_PER_MINUTE": json.dumps(dict.fromkeys(limits, 600_000)),
+        "CASHFREE_TIMEOUT_S": str(TIMEOUT_S),
         "POLLER_AGE_S": "2",
         "POLLER_EVERY_S": str(POLLER_EVERY_S),
         "INVOICE_STORAGE_URL": f"file:{folder / 'invoices'}",
@@ -146,6 +151,7 @@ async def stack(database, broker, tmp_path: Path) -> AsyncIterator[Stack]:  # ty
             cashfree_client_secret=SecretStr(SECRET),
             cashfree_webhook_secrets=(SecretStr(SECRET), SecretStr(OLD_SECRET)),
             cashfree_limits_per_minute=dict.fromkeys(("create_order", "get_order"), 600_000),
+            cashfree_timeout_s=TIMEOUT_S,
         )
         books = DatabaseSettings(database_url=database.url, database_pool_size=8)
         shop = make_app(WebSettings(api_token=SecretStr(TOKEN), partitions=PARTITIONS), merchant, books)
@@ -164,4 +170,5 @@ async def stack(database, broker, tmp_path: Path) -> AsyncIterator[Stack]:  # ty
         opened.callback(worker.kill9)
         http = await opened.enter_async_context(aiohttp.ClientSession())
         sim = simulator[SIMULATOR]
-        yield Stack(Api(url, http, admin, sim), db, pool, sim, worker, database.readonly_url)
+        urls = (gateway_url, database.url, database.admin_url, database.readonly_url)
+        yield Stack(Api(url, http, admin, sim), db, pool, sim, worker, *urls)
