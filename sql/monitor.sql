@@ -56,11 +56,16 @@ SELECT kind, count(*) AS incidents FROM stream_incidents GROUP BY kind;
 
 -- name: get_last_check()
 -- What the newest check of the new batches found, and the newest of everything; NULL age: there was none.
-SELECT coalesce(n.violated, '{}') || coalesce(a.violated, '{}') AS violated, coalesce(n.behind, 0) AS behind,
-       extract(epoch FROM now() - greatest(n.created_at, a.created_at))::double precision AS age_s
-  FROM (SELECT 1) x
-  LEFT JOIN LATERAL (SELECT * FROM invariant_runs r WHERE r.scope = 'new' ORDER BY r.id DESC LIMIT 1) n ON true
-  LEFT JOIN LATERAL (SELECT * FROM invariant_runs r WHERE r.scope = 'all' ORDER BY r.created_at DESC LIMIT 1) a ON true;
+WITH newest AS (
+  SELECT * FROM invariant_runs WHERE scope = 'new' ORDER BY id DESC LIMIT 1
+), whole AS (
+  SELECT * FROM invariant_runs WHERE scope = 'all' ORDER BY created_at DESC LIMIT 1
+), both_runs AS (
+  SELECT violated, behind, created_at FROM newest UNION ALL SELECT violated, 0, created_at FROM whole
+)
+SELECT coalesce((SELECT array_agg(v) FROM both_runs CROSS JOIN unnest(violated) v), '{}') AS violated,
+       coalesce(max(behind), 0) AS behind, extract(epoch FROM now() - max(created_at))::double precision AS age_s
+  FROM both_runs;
 
 -- name: get_server()
 -- Connections to the server in use and allowed, the longest open transaction of ours, and the database's size.

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import MutableMapping
 from types import TracebackType
-from typing import Any, cast
-
-import sentry_sdk
-from sentry_sdk.types import Event, Hint
+from typing import TYPE_CHECKING, Any, cast
 
 from streams.telemetry import scrub
 from streams.telemetry.settings import TelemetrySettings
+
+if TYPE_CHECKING:
+    from sentry_sdk.types import Event, Hint
 
 _TAGS = ("request_id", "event_id", "trace_id", "topic", "partition", "route", "service")
 _on = False
@@ -26,6 +26,8 @@ def configure(service: str, settings: TelemetrySettings) -> None:
     global _on
     if settings.sentry_dsn is None:
         return
+    import sentry_sdk
+
     sentry_sdk.init(
         dsn=settings.sentry_dsn.get_secret_value(),
         environment=settings.deployment_environment,
@@ -48,6 +50,8 @@ def report(_: Any, level: str, entry: MutableMapping[str, Any]) -> MutableMappin
     """A processor of the logs: what is logged as an error goes to Sentry too, with the ids of its line."""
     if not _on or level not in ("error", "exception", "critical"):
         return entry
+    import sentry_sdk
+
     said = str(entry.get("event", ""))
     with sentry_sdk.new_scope() as scope:
         for name in _TAGS:
@@ -67,6 +71,8 @@ def report(_: Any, level: str, entry: MutableMapping[str, Any]) -> MutableMappin
 def flush(timeout_s: float = 2.0) -> None:
     """Wait for what is on its way."""
     if _on:
+        import sentry_sdk
+
         sentry_sdk.flush(timeout_s)
 
 
@@ -81,4 +87,4 @@ def _exception(
 
 
 def _scrubbed(event: Event, _: Hint) -> Event | None:
-    return cast(Event, scrub.value(cast(dict[str, Any], event)))
+    return cast("Event", scrub.value(cast(dict[str, Any], event)))
