@@ -16,6 +16,7 @@ from web.middleware import around
 from web.router import add_routes
 from web.services import SERVICES, Services
 from web.settings import WebSettings
+from web.throttle import open_throttle
 
 
 def make_app(
@@ -53,8 +54,14 @@ def _services(
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def opened(app: web.Application) -> AsyncIterator[None]:
         db = Database(database_settings)
-        async with open_client(gateway_settings) as gateway, open_storage() as storage:
-            services = app[SERVICES] = Services(settings, gateway_settings, db, gateway, storage)
+        redis = gateway_settings.redis_url
+        redis_url = None if redis is None else redis.get_secret_value()
+        async with (
+            open_client(gateway_settings) as gateway,
+            open_storage() as storage,
+            open_throttle(redis_url, per_minute=settings.web_refunds_per_minute) as throttle,
+        ):
+            services = app[SERVICES] = Services(settings, gateway_settings, db, gateway, storage, throttle)
             app[INBOX] = Inbox(lambda items: webhooks.insert_webhooks(db, items))
             hub = app[HUB] = Hub(services)
             watching = asyncio.create_task(hub.run())

@@ -114,6 +114,10 @@ ROUTES: Final[tuple[Route, ...]] = (
 # fmt: on
 
 
+MONEY_LEAVES: Final = frozenset({Scope.REFUNDS_WRITE, Scope.REFUNDS_STAFF})
+"""What is refused while callers cannot be counted."""
+
+
 def add_routes(app: web.Application) -> None:
     """Every route of the table, each behind its scope."""
     for route in ROUTES:
@@ -122,7 +126,10 @@ def add_routes(app: web.Application) -> None:
 
 def _guarded(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller: Caller = authenticate(request, request.app[SERVICES].settings, route.scope)
+        services = request.app[SERVICES]
+        caller: Caller = authenticate(request, services.settings, route.scope)
+        if route.scope in MONEY_LEAVES:
+            await services.throttle.take("refunds", caller.principal)
         return await route.handle(request, caller)
 
     return handle

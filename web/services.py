@@ -14,6 +14,7 @@ from sql.db import Database
 from streams.topics import partition_of
 from web.metrics import Metrics
 from web.settings import WebSettings
+from web.throttle import Throttle
 
 _sorted: Final = msgspec.json.Encoder(order="sorted")
 
@@ -27,6 +28,7 @@ class Services:
     db: Database
     gateway: CashfreeClient
     storage: Storage
+    throttle: Throttle
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
 

@@ -12,8 +12,9 @@ class WebSettings(BaseSettings):
     """Where to listen, who may call, and where the sums go.
 
     `api_token` is a development token with every right; empty means that nobody has one. `partitions` and
-    `consumer_group` are the workers'. `invoice_seller_gstin` is the invoices' setting: its first two digits are the
-    GST State that we sell from. Whoever sets `seller_state_code` as well must mean the same, or nothing starts.
+    `consumer_group` are the workers'. `web_refunds_per_minute` is how many refunds and payouts a caller may ask for.
+    `invoice_seller_gstin` is the invoices' setting: its first two digits are the GST State that we sell from.
+    Whoever sets `seller_state_code` as well must mean the same, or nothing starts.
     """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
@@ -23,6 +24,7 @@ class WebSettings(BaseSettings):
     web_shutdown_s: float = Field(default=5.0, ge=0)
     web_max_wait_ms: int = Field(default=10_000, ge=0)
     web_log_level: str = "info"
+    web_refunds_per_minute: int = Field(default=6000, ge=1)
     api_token: SecretStr = SecretStr("")
     partitions: int = Field(default=16, ge=1)
     consumer_group: str = "commdesk"
