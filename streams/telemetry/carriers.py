@@ -115,14 +115,14 @@ def _headers(ids: Sequence[Set[str]]) -> dict[str, str]:
         concerned = [item.traceparent for item in items if not own or not own.isdisjoint(item.ids)]
         if concerned:
             found[index] = concerned[:MOST]
-    return written(found)
+    return written(found, len(ids))
 
 
-def written(contexts: Mapping[int, Sequence[str]]) -> dict[str, str]:
-    """Contexts per event index as headers."""
+def written(contexts: Mapping[int, Sequence[str]], events: int) -> dict[str, str]:
+    """Contexts per event index as headers, of a message of so many events."""
     if not contexts:
         return {}
-    if list(contexts) == [0] and len(contexts[0]) == 1:
+    if events == 1 and len(contexts[0]) == 1:
         return {ONE: contexts[0][0]}
     return {MANY: " ".join(f"{index}={one}" for index, many in contexts.items() for one in many)}
 
