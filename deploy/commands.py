@@ -55,10 +55,10 @@ def up(options: argparse.Namespace) -> int:
 
 
 def test(options: argparse.Namespace) -> int:
-    """pytest on all tests, or as its own arguments say; tests of one `xdist_group` share a process."""
+    """pytest on all tests, or as its own arguments say."""
     arguments = options.rest
     if not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments):
-        arguments = ["-n", "2", "--dist", "loadgroup", *arguments]
+        arguments = ["-n", "2", *arguments]
     return _tool([sys.executable, "-m", "pytest", *arguments])
 
 

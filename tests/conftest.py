@@ -16,6 +16,8 @@ from typing import TypeVar
 from uuid import uuid4
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from deploy.broker import Management
 from deploy.local import rabbitmq
@@ -121,6 +123,18 @@ def pytest_configure(config: pytest.Config) -> None:
     is_controller = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if is_controller and not config.option.collectonly:
         servers.start()
+
+
+class OneSystem(LoadScopeScheduling):  # type: ignore[misc]
+    """Spreads single tests, but keeps those of the browser together: they share one running system."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "browser" if "browser/" in nodeid.partition("::")[0] else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """How tests are dealt out to the processes of `./dev test`."""
+    return OneSystem(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -13,7 +13,6 @@ from .conftest import OpenWindow, Order, Shop, Window, until
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.xdist_group("browser"),  # one system, one browser
     pytest.mark.timeout(600),  # the browser may have to be downloaded
 ]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -301,7 +300,6 @@ async def test_neither_page_lets_another_script_run_or_anything_leave(
         assert await page.evaluate(INTRUDE)
         told = await until(partial(violations, window), lambda found: len(found) >= 3)
         assert told == ["script-src-elem", "connect-src", "script-src-attr"]
-        assert not any("went to" in problem for problem in window.problems)
         window.problems.clear()
 
 
