@@ -28,6 +28,8 @@ SURVEY_S: Final = 2.0
 LEASE_S: Final = 10.0
 AGE_S: Final = 5.0
 """How long a published slice may take to be applied by a partition that has nothing else to read."""
+INBOX_AGE_S: Final = 8.0
+"""The same of an inbox row, which is closed a moment after its outcome."""
 INCIDENTS = Counter(
     "stream_incidents_total", "Times the broker's log was not what it should be", ["topic", "kind"]
 )
@@ -116,10 +118,14 @@ class Recovery:
         for topic, number in await recovery.mark_streams(self._core.db, seen) if seen else ():
             INCIDENTS.labels(topic, "tail_lost").inc()
             log.error("a stream lost its tail", topic=topic, partition=number)
-        await self._find_lost(await recovery.get_unapplied(self._core.db, self._core.group, age_s=AGE_S))
+        slices = await recovery.get_unapplied(self._core.db, self._core.group, age_s=AGE_S)
+        inbox = await recovery.get_unapplied_inbox(
+            self._core.db, partitions=self._core.partitions, age_s=INBOX_AGE_S
+        )
+        await self._find_lost({*slices, *inbox})
 
     async def _find_lost(self, suspects: Iterable[recovery.Partition]) -> None:
-        """Of partitions with old unapplied slices, those read to their end have lost them."""
+        """Of partitions with old slices or inbox rows that nobody applied, those read to their end have lost them."""
         streams = {partition_stream(topic, number): (topic, number) for topic, number in suspects}
         if not streams:
             return
@@ -135,6 +141,9 @@ class Recovery:
         read = [key for stream, key in streams.items() if at.get(key, 0) >= ends[stream]]
         if read:
             lost = await recovery.find_unapplied(self._core.db, self._core.group, read, age_s=AGE_S)
-            for (topic, number), slices in lost.items():
+            lost |= await recovery.find_unapplied_inbox(
+                self._core.db, read, partitions=self._core.partitions, age_s=INBOX_AGE_S
+            )
+            for (topic, number), rows in lost.items():
                 INCIDENTS.labels(topic, "unapplied").inc()
-                log.error("slices were lost", topic=topic, partition=number, slices=slices)
+                log.error("lost on the way; published again", topic=topic, partition=number, rows=rows)

@@ -2,10 +2,13 @@
 what the broker lost, the archive, and the invariants.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import faust
+import structlog
+from prometheus_client import Counter
 
 from agents import delays, queues
 from agents.archiver import Archive, Archiver, ArchiveSettings
@@ -20,10 +23,16 @@ from streams.address import Address
 from streams.batches import Batch
 from streams.repair import reader_of
 
+log = structlog.get_logger("agents.upkeep")
+
 OWN_WAY: Final = frozenset({"wallet.debit", "wallet.credit", "payment.processing", "invoice.generate"})
 """Topics whose commit decides parked items by itself, with their own loops."""
 
+RESTART_S: Final = 5.0
+FAULTS = Counter("core_upkeep_faults_total", "Times a background duty failed and was begun anew")
+
 Handle = Callable[[Batch], Awaitable[None]]
+Loop = Callable[[], Awaitable[None]]
 
 
 class Upkeep:
@@ -47,7 +56,7 @@ class Upkeep:
         }
         letters = DeadLetters(core.db, address, holder=holder)
         recovery = Recovery(core, ownership, address, holder=holder, reader=lambda: reader_of(app))
-        self.loops: list[Callable[[], Awaitable[None]]] = [
+        loops: list[Loop] = [
             self.breakers.run,
             lambda: queues.run_retries(core, self.queues),
             letters.run,
@@ -56,8 +65,24 @@ class Upkeep:
             recovery.run_survey,
         ]
         checker = Checker(core.db, DatabaseSettings().database_url, CheckerSettings(), holder=holder)
-        self.loops.append(checker.run)
+        loops.append(checker.run)
         settings = ArchiveSettings()
         if settings.archive_url:
             archive = Archive.from_environment()
-            self.loops.append(Archiver(core, address, archive, settings, holder=holder).run)
+            loops.append(Archiver(core, address, archive, settings, holder=holder).run)
+        self.loops = [kept(loop) for loop in loops]
+
+
+def kept(loop: Loop) -> Loop:
+    """A duty whose failure ends neither the worker nor the duty: it is told, and begun anew after a pause."""
+
+    async def run() -> None:
+        while True:
+            try:
+                await loop()
+            except Exception:
+                FAULTS.inc()
+                log.exception("a background duty failed", duty=getattr(loop, "__qualname__", repr(loop)))
+            await asyncio.sleep(RESTART_S)
+
+    return run

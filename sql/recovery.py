@@ -113,6 +113,21 @@ async def find_unapplied(
     return {(r["topic"], r["partition"]): r["slices"] for r in rows}
 
 
+async def get_unapplied_inbox(db: Database, *, partitions: int, age_s: float) -> list[Partition]:
+    """Partitions of inbox rows published so long ago and without an outcome. Errors: Unavailable."""
+    rows = await db.rows(_Q["get_unapplied_inbox"], partitions, age_s)
+    return [(row["topic"], row["partition"]) for row in rows]
+
+
+async def find_unapplied_inbox(
+    db: Database, read: Sequence[Partition], *, partitions: int, age_s: float
+) -> dict[Partition, int]:
+    """Of partitions read to their end: inbox events that never came, to be published again. Errors: Unavailable."""
+    topics, numbers = [topic for topic, _ in read], [number for _, number in read]
+    rows = await db.rows(_Q["find_unapplied_inbox"], partitions, topics, numbers, age_s)
+    return {(r["topic"], r["partition"]): r["events"] for r in rows}
+
+
 async def get_standings(db: Database, group: str) -> list[Standing]:
     """Every partition that the group ever claimed. Errors: Unavailable."""
     return [Standing(*row.values()) for row in await db.rows(_Q["get_all_positions"], group)]

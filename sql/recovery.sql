@@ -26,6 +26,18 @@ SELECT DISTINCT o.dest_topic AS topic, o.dest_partition AS partition FROM outbox
  WHERE o.published_at > '-infinity' AND o.published_at < now() - make_interval(secs => $2::double precision) AND o.batch_no > coalesce(m.last_batch_no, 0)
    AND EXISTS (SELECT FROM consumer_offsets c WHERE c.topic = o.dest_topic AND c.partition = o.dest_partition AND c.consumer_group = $1 AND c.epoch > 0);
 
+-- name: get_unapplied_inbox(partition_count, age_s)
+-- Partitions of inbox rows published so long ago and not closed; the oldest rows tell.
+SELECT DISTINCT x.topic, partition_of(x.key, $1) AS partition
+  FROM ((SELECT 'wallet.debit' AS topic, u.wallet_id::text AS key FROM usage_metering u
+          WHERE u.closed_at IS NULL AND u.published_at < now() - make_interval(secs => $2::double precision) ORDER BY u.published_at LIMIT 200)
+        UNION ALL
+        (SELECT 'webhook.processing', coalesce(w.order_id, w.id::text) FROM payment_webhooks w
+          WHERE w.closed_at IS NULL AND w.published_at < now() - make_interval(secs => $2::double precision) ORDER BY w.published_at LIMIT 200)) x;
+
+-- name: find_unapplied_inbox(partition_count, topics, partitions, age_s)
+SELECT topic, partition, events FROM find_unapplied_inbox($1, $2, $3, $4);
+
 -- name: find_unapplied(consumer_group, topics, partitions, age_s)
 SELECT topic, partition, slices FROM find_unapplied($1, $2, $3, $4);
 

@@ -104,6 +104,35 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   SELECT topic, partition, slices FROM counted
 $$;
 
+-- The same of inbox rows: published p_age_s ago and without any outcome, though their partition was read to its end. A wallet that has parked
+-- items is left alone: its rows may be among them. p_partitions is how many a topic has.
+CREATE FUNCTION find_unapplied_inbox(p_partitions integer, p_topic text[], p_partition integer[], p_age_s double precision)
+RETURNS TABLE (topic text, partition integer, events integer)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  WITH usage AS (
+    UPDATE usage_metering u SET published_at = NULL
+     WHERE u.closed_at IS NULL AND u.published_at < now() - make_interval(secs => p_age_s)
+       AND EXISTS (SELECT FROM unnest(p_topic, p_partition) d (topic, partition)
+                    WHERE d.topic = 'wallet.debit' AND d.partition = partition_of(u.wallet_id::text, p_partitions))
+       AND NOT EXISTS (SELECT FROM retries r WHERE r.topic = 'wallet.debit' AND r.key = u.wallet_id::text AND r.state IN ('due', 'dead'))
+       AND NOT EXISTS (SELECT FROM wallet_transactions t WHERE t.idempotency_key = u.idempotency_key)
+       AND NOT EXISTS (SELECT FROM refusals t WHERE t.idempotency_key = u.idempotency_key)
+       AND NOT EXISTS (SELECT FROM quarantine t WHERE t.idempotency_key = u.idempotency_key)
+    RETURNING 'wallet.debit' AS topic, partition_of(u.wallet_id::text, p_partitions) AS partition
+  ), webhooks AS (
+    UPDATE payment_webhooks w SET published_at = NULL
+     WHERE w.closed_at IS NULL AND w.published_at < now() - make_interval(secs => p_age_s)
+       AND EXISTS (SELECT FROM unnest(p_topic, p_partition) d (topic, partition)
+                    WHERE d.topic = 'webhook.processing' AND d.partition = partition_of(coalesce(w.order_id, w.id::text), p_partitions))
+       AND NOT EXISTS (SELECT FROM retries r WHERE r.topic = 'webhook.processing' AND r.key = coalesce(w.order_id, w.id::text) AND r.state IN ('due', 'dead'))
+    RETURNING 'webhook.processing' AS topic, partition_of(coalesce(w.order_id, w.id::text), p_partitions) AS partition
+  ), counted AS (
+    SELECT x.topic, x.partition, count(*)::integer AS events FROM (SELECT * FROM usage UNION ALL SELECT * FROM webhooks) x GROUP BY 1, 2
+  ), told AS (
+    INSERT INTO stream_incidents (topic, partition, kind, detail) SELECT c.topic, c.partition, 'unapplied', c.events || ' events published again' FROM counted c)
+  SELECT topic, partition, events FROM counted
+$$;
+
 -- Send a group back to an earlier offset of a partition: a new incarnation, since offsets only rise within one. Its owner is fenced and claims
 -- anew. Returns whether it moved; never forward, which would skip records.
 CREATE FUNCTION rewind_partition(p_topic text, p_partition integer, p_group text, p_offset bigint, p_actor text, p_why text) RETURNS boolean
@@ -211,8 +240,8 @@ BEGIN
     EXECUTE format('GRANT SELECT ON %I TO core_app, core_readonly', t);
   END LOOP;
 END $$;
-GRANT EXECUTE ON FUNCTION report_incident, mark_streams, republish_partition, find_unapplied, rewind_partition, record_archived, tell_replayed,
-  record_check, canonical_journal, settlement_matches TO core_app;
+GRANT EXECUTE ON FUNCTION report_incident, mark_streams, republish_partition, find_unapplied, find_unapplied_inbox, rewind_partition, record_archived, tell_replayed,
+  record_check, partition_of, canonical_journal, settlement_matches TO core_app;
 
 RESET ROLE;
 

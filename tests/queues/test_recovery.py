@@ -15,9 +15,11 @@ from agents.breakers import Breakers
 from agents.core import Core, PostgresOwnership
 from agents.queues import Queue
 from agents.recovery import Recovery
-from agents.relay import Relay
+from agents.relay import STALE_S, Relay
 from agents.writer import StreamWriter
+from bench.faults.tails import cut_tail
 from deploy.broker import Management
+from deploy.local.private import private_rabbitmq
 from sql import recovery
 from sql.db import Database, DatabaseSettings
 from streams.address import Address
@@ -29,6 +31,7 @@ from streams.transport.watchdog import Watchdog
 from tests.agents.conftest import GROUP, Kept, World
 from tests.conftest import Broker
 from tests.conftest import Database as Prepared
+from tests.streams.test_broken_broker import SETTLED_S
 
 PARTITIONS = 2
 TOPICS = ("wallet.debit", "analytics.billing")
@@ -46,8 +49,8 @@ class Desk:
     readers: dict[str, Reader]
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """The agents, the relay and the recovery, while the block runs."""
+    async def working(self, *topics: str) -> AsyncIterator[None]:
+        """The agents (of these topics, or of both), the relay and the recovery, while the block runs."""
         self.ownership.epochs.clear()
         breakers = Breakers(self.core.db, "test")
         handlers = {
@@ -69,7 +72,7 @@ class Desk:
         reader.on_data = lambda partition: lanes[partition.topic].wake(partition)
         self.readers["now"] = reader
         await reader.start()
-        reader.follow(dict.fromkeys(TOPICS, PARTITIONS))
+        reader.follow(dict.fromkeys(topics or TOPICS, PARTITIONS))
         tasks = [
             asyncio.create_task(work)
             for work in (
@@ -128,8 +131,9 @@ async def until(true: Callable[[], object], *, within_s: float = 40.0) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-async def desk(database: Prepared, broker: Broker) -> AsyncIterator[Desk]:
+@asynccontextmanager
+async def a_desk(database: Prepared, broker: Broker) -> AsyncIterator[Desk]:
+    """A desk with declared topics."""
     await declare(broker.admin_url, PARTITIONS)
     async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
         admin = await asyncpg.connect(database.admin_url)
@@ -142,6 +146,13 @@ async def desk(database: Prepared, broker: Broker) -> AsyncIterator[Desk]:
         yield Desk(core, ownership, broker, admin, mending, readers)
         await writer.stop()
         await admin.close()
+
+
+@pytest.fixture
+async def desk(database: Prepared, broker: Broker) -> AsyncIterator[Desk]:
+    """A desk on the session's servers."""
+    async with a_desk(database, broker) as made:
+        yield made
 
 
 async def settled(desk: Desk, count: int) -> None:
@@ -224,3 +235,68 @@ async def _shrink(desk: Desk, management: Management, number: int) -> None:
         " WHERE topic = 'wallet.debit' AND partition = $1",
         number,
     )
+
+
+async def test_confirmed_slices_that_the_broker_lost_beyond_the_consumer_are_found_and_applied_once(
+    database: Prepared,
+) -> None:
+    async with private_rabbitmq() as node:
+        url = node.stream_url("core_worker")
+        broker = Broker("commdesk", url, node.stream_url("core_admin"), url, url, node.management_url)
+        async with a_desk(database, broker) as desk:
+            wallet = await desk.wallet(1000)
+            async with desk.working():
+                await desk.charge(wallet, 10)
+                await settled(desk, 10)
+            async with desk.working("wallet.debit"):  # nobody reads analytics.billing
+                for start in range(10, 40, 3):
+                    await desk.charge(wallet, 3, start=start)
+                    await until(partial(_is, desk.spent, start + 3))
+                await asyncio.sleep(SETTLED_S)
+            assert await desk.windowed() == 10
+            await asyncio.to_thread(node.kill9)
+            assert sum(cut_tail(node, f"analytics.billing-{n}", share=0.6) for n in range(PARTITIONS)) > 0
+            await node.start()
+            async with desk.working():
+                began = asyncio.get_running_loop().time()
+                await settled(desk, 40)
+                took_s = asyncio.get_running_loop().time() - began
+            incidents = await desk.incidents()
+            assert incidents.keys() & {"tail_lost", "unapplied", "reincarnated"}, incidents
+            assert took_s < STALE_S, "found, not only swept"
+
+
+async def test_usage_that_was_published_and_never_came_is_found_before_the_sweep(desk: Desk) -> None:
+    wallet = await desk.wallet(1000)
+    number = desk.core.partition(str(wallet))
+    await desk.charge(wallet, 5)
+    await desk.admin.execute(
+        "UPDATE usage_metering SET published_at = now()"
+    )  # said to be published; nothing is on the stream
+    async with desk.working():
+        began = asyncio.get_running_loop().time()
+        await settled(desk, 5)
+        assert asyncio.get_running_loop().time() - began < STALE_S
+    [incident] = [i for i in await recovery.get_incidents(desk.core.db, limit=9) if i.kind == "unapplied"]
+    assert (incident.topic, incident.partition, incident.detail) == (
+        "wallet.debit",
+        number,
+        "5 events published again",
+    )
+
+
+async def test_a_group_that_is_moved_while_its_partition_is_idle_reads_again(desk: Desk) -> None:
+    wallet = await desk.wallet(1000)
+    async with desk.working():
+        await desk.charge(wallet, 10)
+        await settled(desk, 10)
+        number = desk.core.partition(str(wallet))
+        assert await recovery.rewind_partition(
+            desk.core.db, "wallet.debit", number, GROUP, 0, actor="asha", why="drill"
+        )
+        again = "SELECT coalesce(sum(existing), 0) FROM batches WHERE topic = 'wallet.debit'"
+        await until(lambda: _is(lambda: desk.admin.fetchval(again), 10), within_s=15)
+        assert not await recovery.rewind_partition(
+            desk.core.db, "wallet.debit", number, GROUP, 10**6, actor="asha", why="never forward"
+        )
+    assert (await desk.spent(), await desk.windowed()) == (10, 10)
