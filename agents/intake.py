@@ -53,6 +53,8 @@ class Intake:
     marks: dict[Producer, int] = field(default_factory=dict)
     before: dict[Producer, int] = field(default_factory=dict)
     runs: list[SessionRun] = field(default_factory=list)
+    sessions: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Per publisher and session that keeps what it publishes, the last batch in turn."""
     dropped: int = 0
     parked: list[ParkedEvent] = field(default_factory=list)
     retry: Sequence[tuple[int, int]] = ()
@@ -112,6 +114,7 @@ class Watermarks:
         self._db = db
         self._group = group
         self._marks: dict[tuple[str, int], dict[Producer, int]] = {}
+        self._sessions: dict[tuple[str, int], dict[tuple[str, str], int]] = {}
         self._told: set[tuple[object, ...]] = set()
         self.waiting: dict[tuple[str, int], set[str]] = {}
         """Per partition, the keys that have a parked event: what comes for them is parked behind it."""
@@ -119,6 +122,7 @@ class Watermarks:
     async def restore(self, topic: str, partition: int) -> None:
         """Read the partition's watermarks and waiting keys, before its first record is delivered."""
         self._marks[topic, partition] = await offsets.watermarks(self._db, topic, partition, self._group)
+        self._sessions.pop((topic, partition), None)
         await self.restore_waiting(topic, partition)
 
     async def restore_waiting(self, topic: str, partition: int) -> None:
@@ -132,11 +136,13 @@ class Watermarks:
     def committed(self, batch: Batch, intake: Intake) -> None:
         """The batch is committed: what it applied is what comes after."""
         self._marks[batch.topic, batch.partition] = intake.marks
+        self._sessions[batch.topic, batch.partition] = intake.sessions
 
     async def take_in(self, batch: Batch, secrets: "Secrets | None" = None) -> Intake:
         """Read a batch. `secrets` only where services publish. Errors: MissingSlices, Unavailable."""
         before = self._marks.get((batch.topic, batch.partition), {})
         intake = Intake(marks=dict(before), before=before)
+        intake.sessions = dict(self._sessions.get((batch.topic, batch.partition), {}))
         if isinstance(batch, Turn):
             intake.taken, intake.retry = list(batch.taken), batch.retry
             return intake
@@ -176,6 +182,10 @@ class Watermarks:
                         Bad(record.offset, "forged: no known publisher signed this", record.value or b"")
                     )
                     return
+                if messages.KEPT in record.headers and not await self._in_turn(
+                    batch, publisher, message, intake
+                ):
+                    return
                 intake.bad += [
                     Bad(record.offset, f"malformed: {bad.reason}", bad.payload) for bad in decoded.bad
                 ]
@@ -184,6 +194,27 @@ class Watermarks:
                 ]
                 if publisher != CORE:
                     intake.runs.append(SessionRun(publisher, message.session, message.seq, message.seq))
+
+    async def _in_turn(self, batch: Batch, publisher: str, message: UsageBatch, intake: Intake) -> bool:
+        """False for a batch whose predecessor the broker lost: its publisher keeps both and sends them again, in order."""
+        key = (publisher, message.session)
+        last = intake.sessions.get(key)
+        if last is None:
+            found = await publishers.watermarks(self._db, publisher, message.session, batch.topic)
+            last = found.get(batch.partition, 0)
+        intake.sessions[key] = last
+        if message.seq > last + 1:
+            log.warning(
+                "out of turn: left to its publisher",
+                topic=batch.topic,
+                partition=batch.partition,
+                publisher=publisher,
+                seq=message.seq,
+                expected=last + 1,
+            )
+            return False
+        intake.sessions[key] = max(last, message.seq)
+        return True
 
     async def _take_slice(
         self, batch: Batch, offset: int, message: Slice[Any], accepted_at: datetime, intake: Intake

@@ -31,6 +31,10 @@ MAX_EVENT_BYTES = 16_384
 MAX_EVENTS = 10_000
 """Most events in one message."""
 
+KEPT = "kept"
+"""Header of a usage batch whose publisher keeps it until its outcome, and publishes it again with all that follow: so one
+that comes before its turn may be left to it, and the order of a wallet's events survives what the broker loses."""
+
 E = TypeVar("E")
 Number = Annotated[int, Meta(ge=1, le=2**62)]
 Events = Annotated[list[E], Meta(min_length=1, max_length=MAX_EVENTS)]
@@ -73,7 +77,7 @@ class Inbox(Envelope, frozen=True, tag="inbox"):
 class UsageBatch(Envelope, frozen=True, tag="usage.batch"):
     """On wallet.debit: `seq` counts the batches of (`session`, partition) from 1 without a gap.
 
-    The message carries the headers `publisher` (a name) and `mac` (see `sign`).
+    The message carries the headers `publisher` (a name), `mac` (see `sign`), and perhaps `KEPT`.
     """
 
     v: Literal[1]

@@ -248,7 +248,7 @@ class Publisher:
         if not partition.events:
             return
         value = messages.encode_usage_batch(self.session, partition.next_seq, partition.events)
-        headers = {"publisher": self._name, "mac": messages.sign(value, self._secret)}
+        headers = {"publisher": self._name, "mac": messages.sign(value, self._secret), messages.KEPT: "1"}
         payload = amqp.encode(partition.key.encode(), value, headers)
         batch = KeptBatch(partition.next_seq, payload, len(partition.events))
         batch.waiters, partition.waiters = partition.waiters, []

@@ -80,6 +80,46 @@ async def test_a_usage_event_sent_again_exists_and_another_body_conflicts(
     assert covered == 4
 
 
+async def test_what_a_lost_batch_left_out_of_turn_waits_for_it(
+    world: World, service: tuple[str, bytes]
+) -> None:
+    """The broker lost batch 2 of 4. Its publisher keeps all and sends 2 to 4 again: the wallet's order is that of the calls."""
+    name, secret = service
+    wallet = await world.wallet(100)
+    session = str(uuid4())
+    sent = []
+    for seq in range(1, 5):
+        batch = signed([usage(wallet, f"e{seq}", seq)], name=name, secret=secret, session=session, seq=seq)
+        sent.append(Outgoing(batch.topic, 0, "", batch.value, {**batch.headers, messages.KEPT: "1"}))
+    await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, [sent[0], sent[2]]))
+    await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, [sent[3]]))
+    assert await world.balance(wallet) == 99
+    await world.own("wallet.debit", 0)
+    await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, [sent[3], *sent[1:]]))
+    booked = await world.admin.fetch(
+        "SELECT source_id FROM wallet_transactions WHERE source = 'usage' ORDER BY seq"
+    )
+    assert [row["source_id"] for row in booked] == ["e1", "e2", "e3", "e4"]
+    covered = await world.admin.fetchval(
+        "SELECT covered_seq FROM publisher_watermarks WHERE session = $1", session
+    )
+    assert covered == 4
+
+
+async def test_a_gap_of_a_publisher_that_keeps_nothing_holds_nobody_up(
+    world: World, service: tuple[str, bytes]
+) -> None:
+    name, secret = service
+    wallet = await world.wallet(100)
+    session = str(uuid4())
+    batches = [
+        signed([usage(wallet, f"e{seq}", 1)], name=name, secret=secret, session=session, seq=seq)
+        for seq in (1, 3)
+    ]
+    await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, batches))
+    assert await world.balance(wallet) == 98
+
+
 async def test_a_refused_debit_stays_refused_after_a_top_up(world: World, service: tuple[str, bytes]) -> None:
     name, secret = service
     wallet = await world.wallet()
