@@ -33,6 +33,8 @@ class Verdict:
     differences: list[str] = field(default_factory=list)
     """Where the model expects something else."""
     raw_lost: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Payments whose webhook was lost after we had asked in vain: they will be asked about in an hour, as the books say."""
     posted: int = 0
     refused: int = 0
 
@@ -135,7 +137,9 @@ def _payments(
         paid = truth is not None and truth["status"] == "PAID"
         if row["purchases"] > 1 or (row["purchases"] and not paid):
             verdict.duplicated.append(f"order {order_id}: credited {row['purchases']} times, paid: {paid}")
-        if paid and not row["purchases"] and row["status"] not in UNCREDITED:
+        if paid and not row["purchases"] and row["asked_later"]:
+            verdict.waiting.append(f"order {order_id}: paid after the gateway was asked, asked again later")
+        elif paid and not row["purchases"] and row["status"] not in UNCREDITED:
             verdict.lost.append(f"order {order_id}: paid, {row['status']}, no credit")
         if row["purchases"]:
             expected = PACK_CREDITS[row["amount"]]

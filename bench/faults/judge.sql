@@ -23,7 +23,8 @@ SELECT w.id, w.available_credits, w.locked_credits,
 
 -- name: payments()
 -- Every payment with what was posted for it.
-SELECT p.id, p.order_id, p.wallet_id, p.status, p.amount, count(t.id) AS purchases, coalesce(sum(t.amount_credits), 0)::bigint AS posted_credits
+SELECT p.id, p.order_id, p.wallet_id, p.status, p.amount, count(t.id) AS purchases, coalesce(sum(t.amount_credits), 0)::bigint AS posted_credits,
+       EXISTS (SELECT FROM verifications v WHERE v.payment_id = p.id AND v.state = 'due' AND v.next_at > now() + interval '1 minute') AS asked_later
   FROM payments p LEFT JOIN wallet_transactions t ON t.source = 'payment' AND t.source_id = p.id::text AND t.transaction_type = 'purchase'
  GROUP BY p.id;
 
@@ -36,6 +37,9 @@ SELECT r.refund_id, p.order_id, p.wallet_id, r.amount, r.status
 SELECT (SELECT count(*) FROM usage_metering WHERE closed_at IS NULL) AS usage,
        (SELECT count(*) FROM payment_webhooks WHERE closed_at IS NULL) AS webhooks,
        (SELECT count(*) FROM verifications WHERE state = 'due' AND next_at < now() + interval '30 seconds') AS verifications,
+       (SELECT count(*) FROM payments y WHERE y.verified_at IS NULL AND y.status IN ('created', 'active', 'failed')
+           AND (y.status <> 'failed' OR y.cashfree_order_id IS NOT NULL)
+           AND NOT EXISTS (SELECT FROM verifications v WHERE v.payment_id = y.id)) AS payments_unasked,
        (SELECT count(*) FROM fraud_checks WHERE counts IS NULL AND NOT missed) AS fraud_checks,
        (SELECT count(*) FROM retries WHERE state = 'due') AS retries,
        (SELECT count(*) FROM payments WHERE status = 'verified') AS verified,

@@ -66,6 +66,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "refunds": len(log.refunds),
         "posted": verdict.posted,
         "refused": verdict.refused,
+        "payments_asked_later": len(verdict.waiting),
         "lost": len(verdict.lost),
         "duplicated": len(verdict.duplicated),
         "misordered": len(verdict.misordered),

@@ -32,7 +32,7 @@ class Books:
         self.tables["payments"].append(
             {
                 "id": PAYMENT, "order_id": "o", "wallet_id": WALLET, "status": "credited", "amount": 50_000,
-                "purchases": 1, "posted_credits": 5500,
+                "purchases": 1, "posted_credits": 5500, "asked_later": False,
             }
         )  # fmt: skip
         self.tables["refunds"].append(
@@ -138,6 +138,13 @@ async def test_a_payment_is_credited_once_if_the_gateway_was_paid(
     made.tables["payments"][0]["purchases"] = purchases
     made.gateway["o"]["status"] = status
     assert getattr(await made.judged(log), kind)
+
+
+async def test_a_paid_order_that_will_be_asked_about_later_is_not_lost_and_is_told(log: Log) -> None:
+    made = Books(log)
+    made.tables["payments"][0] |= {"purchases": 0, "asked_later": True, "status": "active"}
+    verdict = await made.judged(log)
+    assert (verdict.lost, len(verdict.waiting)) == ([], 1)
 
 
 async def test_a_refund_that_the_gateway_does_not_know_is_seen(log: Log) -> None:
