@@ -18,7 +18,7 @@ RUN uv pip install --constraints requirements.lock hatchling \
 
 FROM python:3.13-slim-trixie
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin core \
-    && install --directory --owner 10001 /invoices
+    && install --directory --owner 10001 /invoices /archive
 COPY --from=packages /opt/core /opt/core
 ENV PATH=/opt/core/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001

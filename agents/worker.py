@@ -82,6 +82,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         notifications_billing.TOPIC: lambda batch: notifications_billing.handle(core, batch),
     }
     app = make_app(settings, ownership, topics=handlers)
+    app.drain = writer.stop
     upkeep = Upkeep(
         core,
         ownership,

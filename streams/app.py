@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import faust
@@ -24,20 +25,27 @@ log = structlog.get_logger(__name__)
 
 SHUTDOWN_DEADLINE_S = 10.0
 """A worker that was told to stop is gone after this, whatever hangs."""
+DRAIN_DEADLINE_S = 3.0
 
 
 class CoreApp(faust.App):
-    """A Faust app that knows its broker and who owns its partitions, and hands them over first
-    when it stops.
+    """A Faust app that knows its broker and who owns its partitions. When it stops it finishes the batches in
+    hand, hands its partitions over, and calls `drain`, so that what was committed is also sent.
     """
 
     ownership: Ownership
     address: Address
+    drain: Callable[[], Awaitable[None]] | None = None
 
     async def on_stop(self) -> None:
         consumer = self._consumer
         if isinstance(consumer, Consumer):
             await consumer.leave()
+        if self.drain is not None:
+            try:
+                await asyncio.wait_for(self.drain(), DRAIN_DEADLINE_S)
+            except TimeoutError:
+                log.warning("stopped_before_it_was_drained")
         await super().on_stop()
 
 

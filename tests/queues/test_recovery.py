@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
 import asyncpg
 import pytest
+from uuid_utils.compat import uuid7
 
 from agents import analytics_billing, wallet_debit
 from agents.breakers import Breakers
@@ -20,15 +22,16 @@ from agents.writer import StreamWriter
 from bench.faults.tails import cut_tail
 from deploy.broker import Management
 from deploy.local.private import private_rabbitmq
-from sql import recovery
+from sql import ledger, recovery
 from sql.db import Database, DatabaseSettings
+from sql.ledger import LedgerCommand
 from streams.address import Address
 from streams.link import Link
 from streams.runner import Lanes
 from streams.topics import declare, partition_stream
 from streams.transport.reader import Reader
 from streams.transport.watchdog import Watchdog
-from tests.agents.conftest import GROUP, Kept, World
+from tests.agents.conftest import GROUP
 from tests.conftest import Broker
 from tests.conftest import Database as Prepared
 from tests.streams.test_broken_broker import SETTLED_S
@@ -44,7 +47,7 @@ class Desk:
     core: Core
     ownership: PostgresOwnership
     broker: Broker
-    admin: asyncpg.Connection
+    admin: asyncpg.Pool
     mending: Recovery
     readers: dict[str, Reader]
 
@@ -94,8 +97,15 @@ class Desk:
             await reader.leave(deadline_s=2)
 
     async def wallet(self, credits: int) -> UUID:
-        world = World(self.core, Kept(), self.ownership, self.admin)
-        return await world.wallet(credits)
+        """A wallet with credits, granted by a call."""
+        wallet = uuid7()
+        await self.admin.execute(
+            "INSERT INTO wallets (id, owner_id, request_hash) VALUES ($1, $1, '')", wallet
+        )
+        key, now = f"test:{wallet}", datetime.now(UTC)
+        grant = LedgerCommand(uuid7(), wallet, "grant", credits, key, b"x" * 16, now, "test", key, 0)
+        await ledger.call(self.core.db, 0, grant)
+        return wallet
 
     async def charge(self, wallet: UUID, count: int, start: int = 0) -> None:
         """Usage events in the inbox, as the API accepts them."""
@@ -136,7 +146,7 @@ async def a_desk(database: Prepared, broker: Broker) -> AsyncIterator[Desk]:
     """A desk with declared topics."""
     await declare(broker.admin_url, PARTITIONS)
     async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
-        admin = await asyncpg.connect(database.admin_url)
+        admin = await asyncpg.create_pool(database.admin_url, min_size=1, max_size=3)
         address = Address.parse(broker.url)
         writer = StreamWriter(address, "test")
         core = Core(db, writer, GROUP, PARTITIONS)
