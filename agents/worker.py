@@ -1,6 +1,7 @@
 """A worker: every agent as a Faust agent over its topic, and the loops beside them, in one process."""
 
 import asyncio
+import gc
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -54,6 +55,7 @@ log = structlog.get_logger("agents.worker")
 
 LINGERS: Final = {invoice_generate.TOPIC: 5.0, notifications_billing.TOPIC: 5.0, analytics_billing.TOPIC: 3.0}
 """Topics whose batches nobody waits for may gather so many times longer."""
+SETTLED_S: Final = 3.0
 CHAINS: Final = 64
 """Named chains of each kind; workers spread over them by name."""
 
@@ -121,8 +123,16 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         async with open_storage() as storage:
             await invoice_render.run(core, storage)
 
+    async def rest_the_collector() -> None:
+        """Once everything is up: what there is then is never looked through again, and the young less often."""
+        await asyncio.sleep(SETTLED_S)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+
     loops: list[Callable[[], Awaitable[None]]] = [render] if invoicing.invoice_render else []
     loops += [
+        rest_the_collector,
         relay.run,
         relay.sweep,
         watch,

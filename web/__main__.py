@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import signal
 
 import structlog
@@ -24,11 +25,21 @@ async def serve(settings: WebSettings) -> None:
     await runner.setup()
     site = web.TCPSite(runner, settings.web_host, settings.web_port, backlog=1024, reuse_address=True)
     await site.start()
+    rest_the_collector()
     log.info("listening", host=settings.web_host, port=_port(runner))
     await stopping.wait()
     log.info("stopping")
     await runner.cleanup()
     log.info("stopped")
+
+
+def rest_the_collector() -> None:
+    """What the start left behind is never looked through again, and young garbage is collected less often: requests leave
+    few cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _port(runner: web.AppRunner) -> int:

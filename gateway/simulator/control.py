@@ -215,6 +215,7 @@ class _Control:
             self._book.add_paid(order.order_id, order.amount_paise, order.cf_payment_id, order.upi_id)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
         return {"loaded": len(found)}
 
     async def move_payment(self, request: web.Request) -> object:
