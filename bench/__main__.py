@@ -6,10 +6,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import gateway_faults, payments, stages, webhooks
+from bench import gateway_faults, payments, stages, usage, webhooks
 from bench.frame import NotFair, say
 
-_BENCHES = {module.NAME: module for module in (payments, stages, webhooks, gateway_faults)}
+_BENCHES = {module.NAME: module for module in (payments, stages, usage, webhooks, gateway_faults)}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -38,8 +38,8 @@ TOPIC, GROUP = "wallet.debit", "bench"
 DUPLICATES, REFUSALS = 0.02, 0.01
 TURN: Final = 4
 TOO_MUCH: Final = 900_000_000
-_Q: Final = parse((Path(__file__).parent / "ledger.sql").read_text())
-_SCHEMA: Final = (Path(__file__).parent / "ledger_limit.sql").read_text()
+Q: Final = parse((Path(__file__).parent / "ledger.sql").read_text())
+SCHEMA: Final = (Path(__file__).parent / "ledger_limit.sql").read_text()
 _ROWS: Final = ("wallet_transactions", "ledger_entries", "lot_consumptions", "refusals", "outbox", "batches")
 
 
@@ -120,9 +120,9 @@ async def commit_all(db: Database, lane: Lane, work: list[list[LedgerCommand]]) 
 async def bare(source: Bulk, head: Head) -> BareBatch:
     """What a batch left in the tables."""
     where = (head.topic, head.partition, head.group, head.to_offset)
-    tables = {name: await source.read(_Q[f"rows_of_{name}"], *where) for name in _ROWS}
-    ((*wallets,),) = await source.run(_Q["changed_wallets"], *where)
-    ((*lots,),) = await source.run(_Q["changed_lots"], *where)
+    tables = {name: await source.read(Q[f"rows_of_{name}"], *where) for name in _ROWS}
+    ((*wallets,),) = await source.run(Q["changed_wallets"], *where)
+    ((*lots,),) = await source.run(Q["changed_lots"], *where)
     return BareBatch(tables, tuple(wallets), tuple(lots), head)
 
 
@@ -132,9 +132,10 @@ async def write_all(target: Bulk, batches: list[BareBatch]) -> None:
         async with target.transaction():
             for name, rows in batch.tables.items():
                 await target.write(name, rows)
-            await target.run(_Q["update_wallets"], *batch.wallets)
-            await target.run(_Q["update_lots"], *batch.lots)
-            await target.run(_Q["update_offset"], TOPIC, batch.head.partition, GROUP, batch.head.to_offset)
+            await target.run(Q["update_wallets"], *batch.wallets)
+            await target.run(Q["update_lots"], *batch.lots)
+            head = batch.head
+            await target.run(Q["update_offset"], head.topic, head.partition, head.group, head.to_offset)
 
 
 @dataclass
@@ -173,13 +174,13 @@ async def measure(
     report = []
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(bulk(admin_url))
-        await admin.run(_SCHEMA)
-        await admin.run(_Q["make_wallets"], wallets)
-        await admin.run(_Q["make_lots"])
-        await admin.run(_Q["copy_wallets"])
-        await admin.run(_Q["copy_lots"])
+        await admin.run(SCHEMA)
+        await admin.run(Q["make_wallets"], wallets)
+        await admin.run(Q["make_lots"])
+        await admin.run(Q["copy_wallets"])
+        await admin.run(Q["copy_lots"])
         await admin.run("VACUUM (ANALYZE)")
-        ids = [row["id"] for row in await admin.run(_Q["wallet_ids"], wallets)]
+        ids = [row["id"] for row in await admin.run(Q["wallet_ids"], wallets)]
         most = max(connections)
         targets = [await stack.enter_async_context(bulk(admin_url)) for _ in range(most)]
         for target in targets:
@@ -187,7 +188,7 @@ async def measure(
         settings = DatabaseSettings(database_url=url, database_pool_size=most)
         db = await stack.enter_async_context(await Database.connect(settings))
         claims = await offsets.claim(db, TOPIC, GROUP, "bench", range(most))
-        await admin.run(_Q["copy_offsets"])
+        await admin.run(Q["copy_offsets"])
         lanes = [
             Lane(n, ids[n::most], Head(TOPIC, n, GROUP, claims[n].epoch, 0, 0, 0, b""), random.Random(n))
             for n in range(most)
