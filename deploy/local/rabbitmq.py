@@ -262,6 +262,7 @@ class RabbitMQ:
             # The script then becomes the virtual machine instead of watching over it: one process, one pid.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                f"-kernel inet_dist_use_interface {{127,0,0,1}} +S {schedulers}:{schedulers} +sbwt none"
+                f"-kernel inet_dist_use_interface {{127,0,0,1}} +S {schedulers}:{schedulers} "
+                "+sbwt none +sbwtdcpu none +sbwtdio none"
             ),
         }
