@@ -4,16 +4,38 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
-from bench.faults import report
+from bench.faults import outages, report
+from bench.faults.canary import Canary
 from bench.faults.deck import DECK, LEFT_OUT
+from bench.faults.kinds import Scene
 from bench.faults.load import Rates
-from bench.faults.run import run
+from bench.faults.outages import Outages
+from bench.faults.run import by_seed, run
 from deploy.local.process import ServerError
 from deploy.local.stack import LOCAL
+
+
+async def play_outages(seed: int, seconds: float, json: Path | None) -> int:
+    """The outages instead of a nemesis; judged like any run."""
+    played: list[Outages] = []
+
+    def make(scene: Scene, canary: Canary, tell: Callable[[str], None]) -> Outages:
+        played.append(Outages(scene, canary, tell))
+        return played[0]
+
+    outcome = await run(seed, seconds, make, LOCAL / "faults" / "outages", rates=Rates())
+    found = report.figures(outcome)
+    found["outages"] = {outage.name: outage.figures() for outage in played[0].outages}
+    outages.show(played[0].outages)
+    report.show(found, [*outcome.verdict.wrong(), *outcome.violations, *outcome.not_drained])
+    if json is not None:
+        report.write(found, json)
+    return 0 if report.passed(found) and not any(o.wrong() for o in played[0].outages) else 1
 
 
 async def main(args: argparse.Namespace) -> int:
@@ -21,13 +43,15 @@ async def main(args: argparse.Namespace) -> int:
     assert me
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, me.cancel)
+    if args.outages:
+        return await play_outages(args.seed, args.seconds, args.json)
     deck = [kind for kind in DECK if not args.kinds or any(part in str(kind) for part in args.kinds)]
     print(*LEFT_OUT, sep="\n", end="\n" if LEFT_OUT else "")
     first, _, last = (args.seeds or str(args.seed)).partition("..")
     runs, good = [], True
     for seed in range(int(first), int(last or first) + 1):
         logs = LOCAL / "faults" / f"seed-{seed}"
-        outcome = await run(seed, args.seconds, deck, logs, rates=Rates())
+        outcome = await run(seed, args.seconds, by_seed(seed, deck), logs, rates=Rates())
         found = report.figures(outcome)
         runs.append(found)
         violated = [f"{name}" for name in outcome.violations]

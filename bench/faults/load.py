@@ -11,7 +11,7 @@ from agents.core import Outgoing
 from bench.faults.accounts import Accounts
 from bench.faults.log import Door, Log, Order, Refund, Told, Use
 from bench.faults.stack import PARTITIONS, PUBLISHER, RAW_PUBLISHER, System
-from bench.faults.web import Web
+from bench.faults.web import Answer, Web
 from domain.packs import PACKS
 from sql import publishers
 from sql.db import Database
@@ -145,6 +145,13 @@ class Load:
         )
         self.log.uses[use.id] = use
         return use
+
+    async def use_once(self) -> Answer:
+        """One event by the API, sent once."""
+        use = self._use("api")
+        answer = await self.web.post("/v1/usage", {"events": [_body(use)]})
+        self.log.tell([use.id], Told.ACKNOWLEDGED if answer.ok else Told.UNKNOWN)
+        return answer
 
     async def _use_api(self) -> None:
         uses = [self._use("api") for _ in range(6)]

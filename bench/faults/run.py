@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from rich.console import Console
@@ -15,10 +16,10 @@ from bench.faults import books, replay
 from bench.faults.canary import Canary
 from bench.faults.gateway import USUAL, chance
 from bench.faults.judge import judge
-from bench.faults.kinds import Kind, Scene
+from bench.faults.kinds import Kind, Lane, Scene
 from bench.faults.load import Load, Rates
 from bench.faults.log import Log, Told
-from bench.faults.nemesis import Nemesis
+from bench.faults.nemesis import Injected, Nemesis
 from bench.faults.report import Outcome
 from bench.faults.stack import System, running
 from bench.faults.web import Web
@@ -33,7 +34,24 @@ EVERY_S = 5.0
 Tell = Callable[[str], None]
 
 
-async def run(seed: int, seconds: float, deck: Sequence[Kind], logs: Path, *, rates: Rates) -> Outcome:
+class Trouble(Protocol):
+    """What breaks things: a nemesis, or a list of outages."""
+
+    injected: list[Injected]
+    now: dict[Lane, str]
+
+    async def run(self, seconds: float) -> None: ...
+
+
+Make = Callable[[Scene, Canary, Tell], Trouble]
+
+
+def by_seed(seed: int, deck: Sequence[Kind]) -> Make:
+    """A nemesis with this seed and deck."""
+    return lambda scene, canary, tell: Nemesis(scene, canary, seed, deck, tell)
+
+
+async def run(seed: int, seconds: float, make: Make, logs: Path, *, rates: Rates) -> Outcome:
     """Do it all, on a system of its own. Errors: ServerError if that does not start."""
     began = time.monotonic()
     console = Console(highlight=False)
@@ -45,9 +63,8 @@ async def run(seed: int, seconds: float, deck: Sequence[Kind], logs: Path, *, ra
     async with running(logs, tell) as system, system.database() as db, quiet(logs / "client.log"):
         log = Log()
         async with Web(system.web_url, system.simulator_url, system.token, log) as web:
-            outcome = await _under_load(
-                system, db, Load(system, web, log, seed, rates), seed, seconds, deck, tell
-            )
+            load = Load(system, web, log, seed, rates)
+            outcome = await _under_load(system, db, load, seed, seconds, make, tell)
         outcome.seconds = time.monotonic() - began
         return outcome
 
@@ -75,14 +92,13 @@ async def _under_load(
     load: Load,
     seed: int,
     seconds: float,
-    deck: Sequence[Kind],
+    make: Make,
     tell: Tell,
 ) -> Outcome:
     await load.open(db)
     scene = Scene(system, load)
     await chance(scene, USUAL)
-    canary = Canary(load)
-    nemesis = Nemesis(scene, canary, seed, deck, tell)
+    nemesis = make(scene, Canary(load), tell)
     sending = asyncio.create_task(load.run())
     watching = asyncio.create_task(_progress(load, nemesis, tell))
     try:
@@ -108,7 +124,7 @@ async def _under_load(
 
 
 async def _examine(
-    db: Database, scene: Scene, seed: int, nemesis: Nemesis, left: list[str], tell: Tell
+    db: Database, scene: Scene, seed: int, nemesis: Trouble, left: list[str], tell: Tell
 ) -> Outcome:
     system, load = scene.system, scene.load
     tell("draining")
@@ -153,7 +169,7 @@ async def _invariants(system: System) -> Counter[str]:
     return Counter({str(violation): len(violation.rows) for violation in found})
 
 
-async def _progress(load: Load, nemesis: Nemesis, tell: Tell) -> None:
+async def _progress(load: Load, nemesis: Trouble, tell: Tell) -> None:
     """A line every few seconds."""
     while True:
         await asyncio.sleep(EVERY_S)

@@ -204,6 +204,7 @@ class System:
             "API_TOKEN": self.token,
             "POLLER_AGE_S": "8",
             "POLLER_EVERY_S": "2",
+            "ARCHIVE_URL": f"file:{self.logs / 'archive'}",
             "INVOICE_STORAGE_URL": f"file:{self.logs / 'invoices'}",
         }
 

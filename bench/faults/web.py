@@ -76,6 +76,10 @@ class Web:
         """GET of the simulator's control door."""
         return await self._call("GET", self.simulator, path, None, {})
 
+    async def deliver(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """POST of a signed webhook."""
+        return await self._call("POST", self.url, "/v1/webhooks/cashfree", body, headers)
+
     def _headers(self, key: str | None) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}", "Idempotency-Key": key or str(uuid4())}
 
@@ -84,7 +88,7 @@ class Web:
         method: str,
         base: str,
         path: str,
-        body: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | bytes | None,
         headers: Mapping[str, str],
         patience_s: float = PATIENCE_S,
     ) -> Answer:
@@ -95,7 +99,8 @@ class Web:
             async with self._session.request(
                 method,
                 base + path,
-                json=body,
+                data=body if isinstance(body, bytes) else None,
+                json=None if isinstance(body, bytes) else body,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=patience_s),
             ) as response:

@@ -7,7 +7,7 @@ import pytest
 from bench.faults import report
 from bench.faults.deck import DECK
 from bench.faults.load import Rates
-from bench.faults.run import run
+from bench.faults.run import by_seed, run
 
 SEED, SECONDS = 1, 60.0
 KINDS = (
@@ -28,7 +28,7 @@ KINDS = (
 async def test_a_minute_of_faults_leaves_nothing_wrong(tmp_path: Path) -> None:
     deck = [kind for kind in DECK if str(kind) in KINDS]
     assert len(deck) == len(KINDS)
-    outcome = await run(SEED, SECONDS, deck, tmp_path / "logs", rates=Rates())
+    outcome = await run(SEED, SECONDS, by_seed(SEED, deck), tmp_path / "logs", rates=Rates())
     found = report.figures(outcome)
     assert set(found["faults"]) == set(KINDS)
     assert report.passed(found), (found, outcome.verdict.wrong(), outcome.violations, outcome.not_drained)
