@@ -217,7 +217,9 @@ async def test_records_deleted_unread_halt_the_partition_and_are_published_again
         # a stream whose first offset is beyond where the group stands: deleted and made anew, filled, its head cut by retention
         await _shrink(desk, management, number)
     async with desk.working():
+        began = asyncio.get_running_loop().time()
         await settled(desk, 30)
+        assert asyncio.get_running_loop().time() - began < STALE_S, "published again, not only swept"
     assert (await desk.incidents())["truncated"] == 1
 
 
