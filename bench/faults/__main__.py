@@ -82,6 +82,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--kinds", nargs="*", metavar="WORD", help="only kinds of faults whose name has a word"
     )
+    parser.add_argument(
+        "--outages", action="store_true", help="Redis, RabbitMQ and PostgreSQL away for long instead"
+    )
     parser.add_argument("--list", action="store_true", help="name the kinds of faults")
     return parser.parse_args()
 
