@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents.monitor import Board
-from deploy.local import prometheus
-from deploy.local.ports import HOST, free_port
-from deploy.local.process import Process
-from deploy.local.stack import LOCAL
 from deploy.migrations import CHECKOUT
 from deploy.observability import boards, grafana, metrics
 
 from .house import House
+from .watcher import scraping
 
 OBSERVABILITY = CHECKOUT / "deploy" / "observability"
 _THEIRS = re.compile(r"(process|python)_\w+|up")
@@ -123,31 +119,6 @@ async def test_real_processes_show_what_is_documented_and_nothing_else(observed:
     real = await scraped(observed)
     documented = {m.name: m.kind for m in metrics.metrics()}
     assert real == documented
-
-
-@asynccontextmanager
-async def scraping(house: House, directory: Path) -> AsyncIterator[str]:
-    """A real Prometheus that scrapes the house every second; its address."""
-    programs = await prometheus.fetch(LOCAL, print)
-    jobs = {"commdesk-web": house.url, "commdesk-worker": house.metrics_url.removesuffix("/metrics")}
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(OBSERVABILITY / "alerts.yaml")],
-        "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [url.removeprefix("http://")]}]}
-            for job, url in jobs.items()
-        ],
-    }
-    file, port = directory / "prometheus.json", free_port()
-    file.write_text(json.dumps(config))
-    command = [str(programs.prometheus), f"--config.file={file}", f"--storage.tsdb.path={directory / 'tsdb'}"]
-    command += [f"--web.listen-address={HOST}:{port}", "--log.level=warn"]
-    server = Process("Prometheus", command, log=directory / "prometheus.out", env={"PATH": "/usr/bin:/bin"})
-    server.start()
-    try:
-        yield f"http://{HOST}:{port}"
-    finally:
-        server.kill9()
 
 
 async def test_a_real_prometheus_answers_every_expression(observed: House, tmp_path: Path) -> None:
