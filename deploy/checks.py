@@ -24,7 +24,7 @@ class Check:
 
 
 _COMPOSE = ["--file", "compose.yaml", "--file", "compose.simulator.yaml"]
-_COMPOSE += ["--env-file", "deploy/images/compose.env.example", "config", "--quiet"]
+_CONFIG = ["--env-file", "deploy/images/compose.env.example", "config", "--quiet"]
 
 
 def _checks(files: Sequence[str]) -> list[Check]:
@@ -44,7 +44,10 @@ def _checks(files: Sequence[str]) -> list[Check]:
             ["--no-banner", "--no-color", "--log-level=warn", "--confidence=medium", "--redact", *texts],
         ),
         Check("Dockerfile", "hadolint", ["Dockerfile"]),
-        Check("compose.yaml", "docker-compose", _COMPOSE),
+        Check("compose.yaml", "docker-compose", [*_COMPOSE, *_CONFIG]),
+        Check(
+            "compose.observe.yaml", "docker-compose", [*_COMPOSE, "--file", "compose.observe.yaml", *_CONFIG]
+        ),
         Check("event schemas", "python", ["-m", "streams.schema", "--check"]),
     ]
 
