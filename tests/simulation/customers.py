@@ -13,7 +13,7 @@ from uuid import UUID
 
 from domain.gst import GstSplit, split_inclusive
 from domain.packs import PACKS, Pack
-from sql import ledger, payments, publishers, refunds, usage, webhooks
+from sql import fraud, ledger, payments, publishers, refunds, usage, webhooks
 from sql.db import Database, DatabaseSettings, Row
 from sql.errors import Unavailable, Waiting
 from sql.ids import uuid7
@@ -222,11 +222,23 @@ class Customers:
         """The customer pays at the gateway."""
         self.books.paid.add(id)
         order_id = self.books.purchases[id].order_id
-        self._gateway.pay(order_id, self.now, failed_first=self._rng.random() < 0.3)
+        attempts = self._rng.choices(
+            [("SUCCESS",), ("FAILED", "SUCCESS"), ("SUCCESS", "SUCCESS")], (12, 5, 3)
+        )[0]
+        self._gateway.pay(order_id, self.now, *attempts)
 
     async def hear(self, webhook: NewWebhook) -> None:
         """POST /v1/webhooks/cashfree: the gateway insists, too."""
         await self._insist(lambda: webhooks.insert_webhooks(self._db, [webhook]))
+
+    async def review(self, payment: UUID) -> None:
+        """A person lets a held payment pass."""
+        rejected = self._partition("status=rejected")
+        await self._insist(
+            lambda: fraud.review_payment(
+                self._db, payment, "release", "a person", shard=3, rejected_partition=rejected
+            )
+        )
 
     async def ask_back(self) -> None:
         """POST /v1/refunds, of a payment that may be credited or not; at times twice with one key."""

@@ -42,11 +42,11 @@ class SimulatedGateway:
         """An order; created again, it is the same one."""
         self.accounts.setdefault(order_id, Account(order_id, amount_paise))
 
-    def pay(self, order_id: str, at: datetime, *, failed_first: bool) -> None:
-        """The customer pays; each attempt becomes news."""
+    def pay(self, order_id: str, at: datetime, *attempts: str) -> None:
+        """The customer tries to pay, once or more often; each attempt becomes news."""
         account = self.accounts[order_id]
         account.paid = True
-        for status in (["FAILED"] if failed_first else []) + ["SUCCESS"]:
+        for status in attempts:
             payment = Payment(
                 cf_payment_id=str(1000 + sum(len(a.payments) for a in self.accounts.values())),
                 order_id=order_id,

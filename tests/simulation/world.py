@@ -144,7 +144,9 @@ class World:
         pending = self.gateway.pending
         if pending:
             refund: Refund = self.rng.choice(pending)
-            status = "SUCCESS" if self.rng.random() < 0.8 else "FAILED"
+            asked = {f"rf_{id.hex}" for id in self.customers.books.refunds}
+            fails = refund.refund_id in asked and self.rng.random() < 0.2
+            status = "FAILED" if fails else "SUCCESS"
             self.gateway.decide(refund, status, self.loop.now)
         return bool(pending)
 
@@ -226,6 +228,8 @@ class World:
             await self._flow()
         while self.decide_refund():
             pass
+        for row in await self.server.look("SELECT id FROM payments WHERE status = 'held' ORDER BY id"):
+            self.outside(self.customers.review(row["id"]))
         if any(self.customers.service.kept.values()):
             self.outside(self.customers.service.look())
         self.workers.append(self.workers.pop(0))
