@@ -86,6 +86,8 @@ async def test_what_comes_later_for_its_key_waits_behind_it_and_runs_in_order(wo
     await deliver(world, queue, [producer.slice([delta("x", 1)])])
     for n in (2, 3):
         await deliver(world, queue, [producer.slice([delta("x", n), delta("y", n)])])
+    await due_now(world)
+    assert await queue.retry_once() == 1, "the lowest alone"
     assert order == ["y2", "y3"]
     fragile.poison.clear()
     await due_now(world)
