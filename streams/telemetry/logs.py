@@ -17,7 +17,7 @@ import structlog
 from streams.telemetry import faults, scrub, tracing
 from streams.telemetry.settings import TelemetrySettings
 
-_KEEP: Final = frozenset({"level", "timestamp", "trace_id", "span_id", "service"})
+_KEEP: Final = frozenset({"level", "logger", "timestamp", "trace_id", "span_id", "service"})
 Entry = MutableMapping[str, Any]
 
 
@@ -26,8 +26,10 @@ def configure(service: str, settings: TelemetrySettings, *, level: str | None = 
     threshold = logging.getLevelNamesMapping()[(level or settings.log_level).upper()]
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
 
-    def named(_: Any, __: str, entry: Entry) -> Entry:
+    def named(logger: Any, _: str, entry: Entry) -> Entry:
         entry["service"] = service
+        if isinstance(logger, _Line):
+            entry["logger"] = logger.name
         return entry
 
     shared: list[structlog.typing.Processor] = [
@@ -46,9 +48,7 @@ def configure(service: str, settings: TelemetrySettings, *, level: str | None = 
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=(
-            structlog.PrintLoggerFactory() if console else structlog.BytesLoggerFactory(sys.stdout.buffer)
-        ),
+        logger_factory=(structlog.PrintLoggerFactory() if console else _Line),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -59,6 +59,14 @@ def configure(service: str, settings: TelemetrySettings, *, level: str | None = 
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _Line(structlog.BytesLogger):
+    """Writes lines to standard output, and knows which of our modules it speaks for."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(sys.stdout.buffer)
+        self.name = name
 
 
 def scrubbed(_: Any, __: str, entry: Entry) -> Entry:
