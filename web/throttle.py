@@ -1,7 +1,7 @@
 """How often a caller may have money leave: counted in Redis, by all web processes together. Who cannot be counted may not.
 
-An answer takes at most 50 ms or is not waited for; after a failure one task asks again in the background, and until
-Redis answers, these calls are refused at once. Everything else goes on without Redis.
+An answer takes at most 50 ms or is not waited for. When it cannot be reached, or three answers in a row were late, one task
+asks again in the background, and until Redis answers, these calls are refused at once. Everything else goes on without it.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ BUDGET_S: Final = 0.05
 PROBE_S: Final = 2.0
 PAUSE_S: Final = (0.25, 2.0)
 WINDOW_S: Final = 60
+LATE: Final = 3
 _COUNT: Final = """
 local n = redis.call('INCR', KEYS[1])
 if n == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
@@ -36,6 +37,7 @@ class Throttle:
         self._per_minute = per_minute
         self._count = redis.register_script(_COUNT) if redis is not None else None
         self._probe: asyncio.Task[None] | None = None
+        self._late = 0
         self.answers = redis is None
         """Whether callers can be counted just now."""
 
@@ -48,9 +50,15 @@ class Throttle:
         try:
             async with asyncio.timeout(BUDGET_S):
                 n, left_s = await self._count(keys=[f"web:throttle:{what}:{principal}"], args=[WINDOW_S])
-        except (RedisError, OSError, TimeoutError) as error:
+        except TimeoutError as error:
+            self._late += 1
+            if self._late >= LATE:
+                self._lost()
+            raise _away() from error
+        except (RedisError, OSError) as error:
             self._lost()
             raise _away() from error
+        self._late = 0
         if n > self._per_minute:
             raise Problem(
                 429,
@@ -89,7 +97,7 @@ class Throttle:
                 await redis.ping()
         except (RedisError, OSError, TimeoutError):
             return False
-        self.answers = True
+        self.answers, self._late = True, 0
         return True
 
 

@@ -70,8 +70,6 @@ def _ms(seconds: list[float], share: float) -> float:
 
 OK: Final = frozenset({200})
 AWAY: Final = frozenset({503})
-COUNTED: Final = frozenset({404})
-"""What a refund of a payment that is not there is answered once its caller is counted."""
 GOES_ON: Final = {"webhook": OK, "read": OK, "usage": OK}
 
 
@@ -99,9 +97,7 @@ class Outages:
                 self._frozen_redis,
                 seconds / 3,
             )
-            await self._play(
-                Outage("RabbitMQ down", {**GOES_ON, "refund": COUNTED}), self._no_rabbitmq, seconds
-            )
+            await self._play(Outage("RabbitMQ down", GOES_ON), self._no_rabbitmq, seconds)
             doors = ("webhook", "read", "usage", "refund")
             await self._play(
                 Outage("PostgreSQL down", dict.fromkeys(doors, AWAY)), self._no_postgres, seconds / 3
