@@ -20,8 +20,9 @@ BUDGET_WAIT_SECONDS: Final = Counter(
 )
 BUDGET_SHARED: Final = Gauge(
     "gateway_budget_shared",
-    "1 while the outbound budget is shared through Redis, 0 while this process paces alone",
+    "1 while the outbound budget is shared through Redis, 0 while this process paces alone, NaN without a Redis",
 )
+BUDGET_SHARED.set(float("nan"))
 BUDGET_FALLBACKS: Final = Counter(
     "gateway_budget_fallbacks_total", "Times the shared budget could not be asked and the local share decided"
 )

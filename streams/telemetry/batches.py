@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -18,6 +19,9 @@ from streams.batches import Batch, Record
 from streams.messages import BadEvent
 from streams.telemetry import carriers, tracing
 from streams.telemetry.carriers import MANY, MOST, ONE, Item
+
+PUBLISHER: Final = "publisher"
+"""The header of a message that a service signed."""
 
 Handler = Callable[[Batch], Awaitable[None]]
 
@@ -52,6 +56,9 @@ def _carried(batch: Batch) -> list[_Carried]:
     found: list[_Carried] = []
     for record in batch.records:
         if record.headers and (MANY in record.headers or ONE in record.headers):
+            # A service's own wish to be traced costs us: only where strangers' are followed at all.
+            if PUBLISHER in record.headers and not tracing.accepts_parents():
+                continue
             found += _sampled(batch.topic, record)
     return found[:MOST]
 

@@ -87,6 +87,11 @@ def on() -> bool:
     return _tracer is not None
 
 
+def accepts_parents() -> bool:
+    """Whether a context from outside is followed (`TRACE_ACCEPT_PARENT`)."""
+    return _accepts_parent
+
+
 def request(name: str, given: str | None, attributes: Attributes) -> AbstractContextManager[Span | None]:
     """The span of something that came in from outside, if it is to be traced. `given` is its `traceparent`."""
     if _tracer is None:

@@ -43,7 +43,7 @@ class Sentry:
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
         self.envelopes.append(text)
         lines = [msgspec.json.decode(line) for line in text.splitlines() if line.startswith("{")]
-        self.events += [line for line in lines if "exception" in line]
+        self.events += [line for line in lines if "exception" in line or "level" in line]
         return web.json_response({"id": "0" * 32})
 
 
