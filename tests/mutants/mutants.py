@@ -274,34 +274,6 @@ RESET ROLE;
             "tests/payments/test_locks.py::test_the_last_counts_of_a_payment_bring_its_decision_whoever_commits_last",
         ),
     ),
-    Mutant(
-        "a verification without locks",
-        (
-            Edit(
-                _FRAUD,
-                "  PERFORM FROM wallets w WHERE w.id = ANY (v_wallets) ORDER BY w.id FOR NO KEY UPDATE;\n",
-                "",
-            ),
-            Edit(
-                _FRAUD,
-                "  PERFORM FROM payments z WHERE z.id = ANY (v_ids) ORDER BY z.id FOR NO KEY UPDATE;\n",
-                "",
-            ),
-            Edit(
-                _FRAUD,
-                "  PERFORM FROM verifications z WHERE z.payment_id = ANY (v_ids) ORDER BY z.payment_id FOR UPDATE;\n",
-                "",
-            ),
-            Edit(
-                _FRAUD,
-                "FROM verifications WHERE payment_id = v_ids[i] FOR UPDATE;",
-                "FROM verifications WHERE payment_id = v_ids[i];",
-            ),
-        ),
-        (
-            "tests/payments/test_webhook_to_verdict.py::test_a_payment_verified_by_many_at_once_is_verified_once",
-        ),
-    ),
     # -- authority
     Mutant(
         "a credit without a verified payment",

@@ -14,7 +14,7 @@ from uuid import UUID
 from domain.gst import GstSplit, split_inclusive
 from domain.packs import PACKS, Pack
 from sql import fraud, ledger, payments, publishers, refunds, usage, webhooks
-from sql.db import Database, DatabaseSettings, Row
+from sql.db import Database, Row
 from sql.errors import Unavailable, Waiting
 from sql.ids import uuid7
 from sql.ledger import Decision, LedgerCommand
@@ -26,7 +26,7 @@ from streams import amqp, messages
 from streams.events import UsageEvent
 from streams.topics import partition_of, partition_stream
 from tests.simulation.clock import VirtualLoop
-from tests.simulation.database import Server, SimulatedDatabase
+from tests.simulation.database import NOWHERE, Server, SimulatedDatabase
 from tests.simulation.gateway import SimulatedGateway
 from tests.simulation.schedule import Schedule
 from tests.simulation.worker import PARTITIONS, Network
@@ -85,7 +85,7 @@ class Direct(Database):
     """The database without a schedule, for what happens before and after a run."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(DatabaseSettings(database_url="postgresql://simulated"))
+        super().__init__(NOWHERE)
         self._server = server
 
     async def rows(self, query: str, *args: Any) -> list[Row]:

@@ -21,6 +21,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _SUBJECTS: Final = sorted(file.stem for file in (CHECKOUT / "sql").glob("*.sql"))
 LABELS: Final = {text: name for subject in _SUBJECTS for name, text in load(subject).items()}
 """The name of each statement."""
+NOWHERE: Final = DatabaseSettings(database_url="postgresql://simulated")
+"""No pool of a simulation ever connects."""
 
 
 class Server:
@@ -121,7 +123,7 @@ class SimulatedDatabase(Database):
     """A process's pool: each statement waits for its turn, and may be lost, or its answer, or come late."""
 
     def __init__(self, server: Server, schedule: Schedule, actor: str) -> None:
-        super().__init__(DatabaseSettings(database_url="postgresql://simulated"))
+        super().__init__(NOWHERE)
         self._server = server
         self._schedule = schedule
         self._actor = actor

@@ -50,6 +50,7 @@ from tests.simulation.schedule import Fate, Schedule
 GROUP: Final = "commdesk"
 PARTITIONS: Final = 2
 ADDRESS: Final = Address.parse("rabbitmq-stream://simulated@broker/")
+_TERMS: Final = InvoiceSettings().terms()
 _PASSING: Final = (Unavailable, Fenced, Taken, RetryTaken, StaleWindows)
 actor_of: Final[ContextVar[Tasks | None]] = ContextVar("actor", default=None)
 
@@ -150,7 +151,6 @@ class Worker:
         windows = FraudWindows(db)
         self.ownership = PostgresOwnership(db, GROUP, [core.marks.restore, windows.restore])
         line = Line(gateway, schedule, name)
-        terms = InvoiceSettings().terms()
         relay_, verifier = Relay(core), Verifier(core, line, shard=shard)
         refunder, watcher = Refunder(core, line, shard=shard), Reversals(core, line, shard=shard)
         handlers: dict[str, Callable[[Batch], Awaitable[None]]] = {
@@ -160,7 +160,7 @@ class Worker:
             refund_processing.TOPIC: partial(refund_processing.handle, core),
             wallet_credit.TOPIC: partial(wallet_credit.handle, core),
             wallet_debit.TOPIC: partial(wallet_debit.handle, core),
-            invoice_generate.TOPIC: partial(invoice_generate.handle, core, terms),
+            invoice_generate.TOPIC: partial(invoice_generate.handle, core, _TERMS),
             analytics_billing.TOPIC: partial(analytics_billing.handle, core),
             notifications_billing.TOPIC: partial(notifications_billing.handle, core),
         }
@@ -173,7 +173,7 @@ class Worker:
             "retries wallet.debit": partial(retries.once, core, self.ownership, "wallet.debit"),
             "retries wallet.credit": partial(retries.once, core, self.ownership, "wallet.credit"),
             "retries payment": partial(payment_processing.retry_once, core, self.ownership),
-            "retries invoice": partial(invoice_generate.retry_once, core, self.ownership, terms),
+            "retries invoice": partial(invoice_generate.retry_once, core, self.ownership, _TERMS),
             "fraud timer": partial(fraud_timer.once, core, shard=shard),
             "mend": self._mend,
         }
