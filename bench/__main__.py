@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="./dev bench", description="Measure one thing on a private, durable system.")
     add = root.add_subparsers(dest="bench", required=True, metavar="NAME").add_parser
     for name, module in _BENCHES.items():
-        one = add(name, help=(module.__doc__ or "").splitlines()[0])
+        one = add(name, help=(module.__doc__ or "").splitlines()[0].replace("%", "%%"))
         one.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
         one.add_argument("--runs", type=int, default=1, help="how often; the figures are medians")
         one.add_argument("--seed", type=int, default=1)
