@@ -14,7 +14,9 @@ _BENCHES = {module.NAME: module for module in (payments, stages, usage, webhooks
 
 def parser() -> argparse.ArgumentParser:
     """Each bench with its own options; these three are everybody's."""
-    root = argparse.ArgumentParser(prog="./dev bench", description="Measure one thing on a private, durable system.")
+    root = argparse.ArgumentParser(
+        prog="./dev bench", description="Measure one thing on a private, durable system."
+    )
     add = root.add_subparsers(dest="bench", required=True, metavar="NAME").add_parser
     for name, module in _BENCHES.items():
         one = add(name, help=(module.__doc__ or "").splitlines()[0].replace("%", "%%"))

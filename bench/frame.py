@@ -92,7 +92,10 @@ class Rig:
         await self.stack.stop()
 
     def _set_up(self) -> None:
-        ports, secrets = Ports(self.stack.directory / "ports.json"), Secrets(self.stack.directory / "secrets.json")
+        ports, secrets = (
+            Ports(self.stack.directory / "ports.json"),
+            Secrets(self.stack.directory / "secrets.json"),
+        )
         simulator, web = ports.take("simulator"), ports.take("web")
         self.environment = {
             **os.environ,
@@ -147,7 +150,9 @@ class Rig:
         """The gateway's stand-in."""
         port = self.environment["SIMULATOR_URL"].rpartition(":")[2]
         arguments = ["gateway.simulator", "--port", port]
-        arguments += ["--webhook-url", f"{self.environment['WEB_URL']}/v1/webhooks/cashfree"] if self.webhooks else []
+        arguments += (
+            ["--webhook-url", f"{self.environment['WEB_URL']}/v1/webhooks/cashfree"] if self.webhooks else []
+        )
         self._keeper.keep(python("simulator", arguments, self.environment, self._logs()))
 
     def start_workers(self) -> None:
@@ -190,7 +195,9 @@ class Rig:
 
     async def verify(self) -> list[str]:
         """The invariants that do not hold, in words."""
-        return [str(violation) for violation in await invariants.check(self.environment["DATABASE_READONLY_URL"])]
+        return [
+            str(violation) for violation in await invariants.check(self.environment["DATABASE_READONLY_URL"])
+        ]
 
     async def ask(self, statement: str, *args: Any) -> list[dict[str, Any]]:
         """Rows of one statement, as the superuser, on a connection of its own."""
@@ -231,7 +238,9 @@ async def durability(admin_url: str) -> dict[str, Any]:
 def filesystem(path: str) -> str:
     """The type of the file system that holds `path`."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    inside = [(len(where), kind) for where, kind in mounts if (path + "/").startswith(where.rstrip("/") + "/")]
+    inside = [
+        (len(where), kind) for where, kind in mounts if (path + "/").startswith(where.rstrip("/") + "/")
+    ]
     return max(inside)[1]
 
 

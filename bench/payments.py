@@ -76,7 +76,9 @@ async def run(options: argparse.Namespace) -> int:
             runs[-1]["violations"] = await rig.verify()
     knee = max((r["rate"] for r in runs if (r["p99_s"] or 9e9) < LIMIT_S and not r["lost"]), default=None)
     found = report(options, NAME, settings | {"knee_per_s": knee}, runs, about=about)
-    say(f"knee {knee}/s; lost {found['lost']}, double posted {found['double_posted']}, violations {found['violations']}")
+    say(
+        f"knee {knee}/s; lost {found['lost']}, double posted {found['double_posted']}, violations {found['violations']}"
+    )
     return 0 if passed(found) else 1
 
 
@@ -94,7 +96,9 @@ async def load_simulator(rig: Rig, world: World) -> None:
                 }
                 for number, rank in enumerate(world.orders[start : start + 5_000], start + 1)
             ]
-            async with session.post(f"{rig.environment['SIMULATOR_URL']}/sim/orders/load", json=orders) as answer:
+            async with session.post(
+                f"{rig.environment['SIMULATOR_URL']}/sim/orders/load", json=orders
+            ) as answer:
                 answer.raise_for_status()
 
 
@@ -133,7 +137,9 @@ async def phase(
             "busy_cores": round(sum(cpu_sent[n] - before[n] for n in before) / sent["seconds"], 2),
             "generator_cpu_ms": round(sent["cpu_s"] / count * 1e3, 3),
             "generator": sent,
-            "batches": {r["topic"]: [r["batches"], int(r["records"])] for r in await rig.ask(_Q["batches_since"], at)},
+            "batches": {
+                r["topic"]: [r["batches"], int(r["records"])] for r in await rig.ask(_Q["batches_since"], at)
+            },
         }
     )
 
@@ -154,10 +160,14 @@ async def drained(rig: Rig, first: int, count: int) -> int:
 
 def judge(rows: list[dict[str, Any]], scheduled: array.array[float], first: int) -> dict[str, Any]:
     """Latencies and losses, from what the generator knows it sent and what the database says became of it."""
-    latencies = [row["credited"] - scheduled[row["number"] - first] for row in rows if row["credited"] is not None]
+    latencies = [
+        row["credited"] - scheduled[row["number"] - first] for row in rows if row["credited"] is not None
+    ]
     stages: dict[str, float | None] = {}
     for before, after in zip(_STAGES, _STAGES[1:], strict=False):
-        taken = [row[after] - row[before] for row in rows if row[after] is not None and row[before] is not None]
+        taken = [
+            row[after] - row[before] for row in rows if row[after] is not None and row[before] is not None
+        ]
         stages[after] = share(taken, 0.5)
     return {
         "credited": len(latencies),
@@ -176,6 +186,7 @@ def show(found: dict[str, Any]) -> None:
     for name, value in found.items():
         if name == "generator":
             value = {k: v for k, v in value.items() if k != "began"}
-        table.add_row(name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value))
+        table.add_row(
+            name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        )
     Console(width=160).print(table)
-

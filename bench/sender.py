@@ -56,10 +56,25 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 def body_template() -> tuple[bytes, ...]:
     """A success webhook as the gateway writes it, cut where order, payment, instrument and time go."""
-    order = Order("@order@", 1, "s", PRICE_PAISE, "INR", {"customer_id": "bench"}, {}, None, None, [], 0, 0, "PAID")
-    attempt = Attempt(0, "@order@", PRICE_PAISE, "INR", "upi", {"upi": {"channel": "collect", "upi_id": "@upi@"}}, 0, "SUCCESS", 0, "1")
+    order = Order(
+        "@order@", 1, "s", PRICE_PAISE, "INR", {"customer_id": "bench"}, {}, None, None, [], 0, 0, "PAID"
+    )
+    attempt = Attempt(
+        0,
+        "@order@",
+        PRICE_PAISE,
+        "INR",
+        "upi",
+        {"upi": {"channel": "collect", "upi_id": "@upi@"}},
+        0,
+        "SUCCESS",
+        0,
+        "1",
+    )
     text = webhook_body("PAYMENT_SUCCESS_WEBHOOK", order, attempt, "2025-01-01", WebhookPlan(), 0)
-    text = text.replace(b'"cf_payment_id":"0"', b'"cf_payment_id":"@payment@"').replace(b"1970-01-01T05:30:00+05:30", b"@time@")
+    text = text.replace(b'"cf_payment_id":"0"', b'"cf_payment_id":"@payment@"').replace(
+        b"1970-01-01T05:30:00+05:30", b"@time@"
+    )
     for number, place in enumerate(_PLACES):
         text = text.replace(place.encode(), b"\0" + bytes([number + 1]))
     return tuple(text.split(b"\0"))
@@ -68,7 +83,12 @@ def body_template() -> tuple[bytes, ...]:
 def body_of(template: tuple[bytes, ...], number: int, rank: int, now: float) -> bytes:
     """The body of one prepared order's webhook."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(now)).encode()
-    said = (order_id(number).encode(), str(2_000_000_000 + number).encode(), f"u{rank}@bench".encode(), moment)
+    said = (
+        order_id(number).encode(),
+        str(2_000_000_000 + number).encode(),
+        f"u{rank}@bench".encode(),
+        moment,
+    )
     return template[0] + b"".join(said[part[0] - 1] + part[1:] for part in template[1:])
 
 
@@ -174,7 +194,9 @@ class Sender:
                 due, number = now if job.window else began + sent / job.rate, job.first + sent
                 scheduled.append(due)
                 turn += 1
-                doors[turn % len(doors)].send(due, self.request(number, ranks[(number - 1) % len(ranks)], now))
+                doors[turn % len(doors)].send(
+                    due, self.request(number, ranks[(number - 1) % len(ranks)], now)
+                )
                 sent += 1
                 self._sent_now += 1
                 if self._random.random() < job.duplicates:
@@ -183,7 +205,9 @@ class Sender:
                 _, number = again.popleft()
                 turn += 1
                 duplicates += 1
-                doors[turn % len(doors)].send(now, self.request(number, ranks[(number - 1) % len(ranks)], now))
+                doors[turn % len(doors)].send(
+                    now, self.request(number, ranks[(number - 1) % len(ranks)], now)
+                )
                 self._sent_now += 1
             await asyncio.sleep(_TICK_S)
         ended = time.time()

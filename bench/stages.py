@@ -87,7 +87,9 @@ class Paid:
     """The gateway as a function: every order is paid."""
 
     async def get_order(self, order_id: str) -> Order:
-        return Order(order_id=order_id, cf_order_id="1", status="PAID", amount_paise=PRICE_PAISE, currency="INR")
+        return Order(
+            order_id=order_id, cf_order_id="1", status="PAID", amount_paise=PRICE_PAISE, currency="INR"
+        )
 
 
 class Meter:
@@ -170,7 +172,9 @@ class Line:
                 continue
             claim = self._claims[topic, number]
             begin, last = self._ends[topic, number], records[-1].offset
-            batch = Batch(topic, number, claim.epoch, claim.incarnation, begin, last + 1, last, b"digest", records)
+            batch = Batch(
+                topic, number, claim.epoch, claim.incarnation, begin, last + 1, last, b"digest", records
+            )
             self.streams.waiting[named, number] = []
             self._ends[topic, number] = last + 1
             await self._meter.take(topic, self._handlers[topic](batch))
@@ -192,7 +196,11 @@ async def run(options: argparse.Namespace) -> int:
 
 async def measure(url: str, world: World, options: argparse.Namespace) -> dict[str, Any]:
     """Microseconds per payment by stage."""
-    async with await Database.connect(DatabaseSettings(database_url=url, database_pool_size=1, database_statement_cache_size=options.prepared)) as db:
+    async with await Database.connect(
+        DatabaseSettings(
+            database_url=url, database_pool_size=1, database_statement_cache_size=options.prepared
+        )
+    ) as db:
         meter = Meter(await db.value("SELECT pg_backend_pid()"))
         line = Line(db, options.partitions, meter)
         await line.start()
@@ -204,7 +212,9 @@ async def measure(url: str, world: World, options: argparse.Namespace) -> dict[s
                 warm = 0
             await line.through(range(start, min(start + options.batch, options.payments + 1)), ranks)
         count = options.payments - options.payments // 4
-        credited = await db.value("SELECT count(*) FROM payments WHERE status = 'credited' AND order_id LIKE 'bench%'")
+        credited = await db.value(
+            "SELECT count(*) FROM payments WHERE status = 'credited' AND order_id LIKE 'bench%'"
+        )
     if credited != options.payments:
         say(f"only {credited} of {options.payments} are credited")
     found: dict[str, Any] = {"lost": options.payments - credited}
@@ -223,7 +233,8 @@ def show(found: dict[str, Any]) -> None:
     for name in found:
         if name.endswith(" postgres_us"):
             stage = name.removesuffix(" postgres_us")
-            table.add_row(stage, *(str(found[f"{stage} {what}"]) for what in ("postgres_us", "worker_us", "commits")))
+            table.add_row(
+                stage, *(str(found[f"{stage} {what}"]) for what in ("postgres_us", "worker_us", "commits"))
+            )
     table.add_row("all", str(found["postgres_us"]), str(found["worker_us"]), "")
     Console(width=120).print(table)
-

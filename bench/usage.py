@@ -1,6 +1,6 @@
 """`./dev bench usage`: signed usage events on the stream → debits committed: lots, both assets, outbox, chain.
 
-Closed: `--count` events wait on the stream, then the workers start; the rate is from the first commit to the last. In the same database
+Closed: `--count` events wait on the stream, then the workers start; rate from the first commit to the last. In the same database
 then the limit: the very same rows by binary COPY and set updates with no logic; and the same work row by row, one transaction an
 event. Open: at each of `--rates`, latency from the scheduled publish to the commit. Hot: one wallet takes half of the traffic.
 """
@@ -47,7 +47,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=400_000, help="events of the closed loop")
     parser.add_argument("--for", dest="seconds", type=float, default=30.0, help="seconds at each rate")
     parser.add_argument("--rates", default="1000,5000", help="events a second of the open loop; empty: none")
-    parser.add_argument("--hot-rate", type=float, default=2_000, help="events a second with a hot wallet; 0: none")
+    parser.add_argument(
+        "--hot-rate", type=float, default=2_000, help="events a second with a hot wallet; 0: none"
+    )
     parser.add_argument("--wallets", type=int, default=100_000)
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
@@ -80,9 +82,14 @@ async def run(options: argparse.Namespace) -> int:
             found["lost"] = sum(part["lost"] for part in bench.parts)
             found["double_posted"] = sum(part["double_posted"] for part in bench.parts)
             runs.append(found)
-    ratio = {name: sorted(run[name] for run in runs)[len(runs) // 2] for name in ("limit_ratio", "row_by_row_ratio")}
+    ratio = {
+        name: sorted(run[name] for run in runs)[len(runs) // 2]
+        for name in ("limit_ratio", "row_by_row_ratio")
+    }
     found = report(options, NAME, settings, runs, about=about, ratio=ratio)
-    say(f"{found['median']['events_per_s']}/s, {ratio}; lost {found['lost']}, double {found['double_posted']}, {found['violations']}")
+    say(
+        f"{found['median']['events_per_s']}/s, {ratio}; lost {found['lost']}, double {found['double_posted']}, {found['violations']}"
+    )
     return 0 if passed(found) else 1
 
 
@@ -184,7 +191,9 @@ class _Bench:
         places = [partition_of(str(wallet), partitions) for wallet in self._world.wallets]
         latencies = [row["at"] - scheduled[row["number"]] for row in rows]
         others = [
-            row["at"] - scheduled[row["number"]] for row in rows if places[chosen[row["number"]] - 1] != places[0]
+            row["at"] - scheduled[row["number"]]
+            for row in rows
+            if places[chosen[row["number"]] - 1] != places[0]
         ]
         return found | {
             "p50_s": share(latencies, 0.5),
@@ -212,7 +221,10 @@ class _Bench:
         """The limit and the row by row in the same database: events a second, and how far the closed loop is from each."""
         rows = await self._rig.ask(_Q["recent_batches"], 5_000)
         chosen = list(itertools.takewhile(_below(_COMPARED), rows))
-        heads = [Head(r["topic"], r["partition"], r["consumer_group"], 0, 0, r["to_offset"], 0, b"") for r in chosen]
+        heads = [
+            Head(r["topic"], r["partition"], r["consumer_group"], 0, 0, r["to_offset"], 0, b"")
+            for r in chosen
+        ]
         events = sum(row["posted"] for row in chosen)
         async with AsyncExitStack() as stack:
             admin = await stack.enter_async_context(bulk(self._rig.admin_url))
@@ -227,7 +239,10 @@ class _Bench:
             limit = events / (time.perf_counter() - began)
             say("row by row")
             await targets[0].run("TRUNCATE wallet_transactions, ledger_entries, lot_consumptions, outbox")
-            began, done = time.perf_counter(), await asyncio.gather(*(self._rows(t, n) for n, t in enumerate(targets)))
+            began, done = (
+                time.perf_counter(),
+                await asyncio.gather(*(self._rows(t, n) for n, t in enumerate(targets))),
+            )
             by_row = sum(done) / (time.perf_counter() - began)
         rate = self._closed_rate
         return {
@@ -288,5 +303,7 @@ def show(title: str, found: dict[str, Any]) -> None:
     """One part, for people."""
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in found.items():
-        table.add_row(name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value))
+        table.add_row(
+            name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        )
     Console(width=140).print(table)

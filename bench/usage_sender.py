@@ -1,6 +1,6 @@
-"""The generator of usage: signed batches straight onto wallet.debit, as a service's client publishes them, in a process of its own.
+"""The generator of usage: signed batches straight onto wallet.debit, in a process of its own.
 
-`python -m bench.usage_sender` reads one JSON job from its input and writes one JSON line of figures. With a rate each event has its
+`python -m bench.usage_sender` reads one JSON job from its input and writes one JSON line. With a rate each event has its
 time before the run begins (open loop); with none everything is published at once.
 """
 

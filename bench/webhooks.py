@@ -36,7 +36,9 @@ async def run(options: argparse.Namespace) -> int:
             await phase(rig, options, "warm", 1, 1_000, rate=200.0, window=0)
             paced = round(options.rate * options.seconds)
             slow = await phase(rig, options, "paced", 1_001, paced, rate=options.rate, window=0)
-            fast = await phase(rig, options, "fast", 1_001 + paced, options.count, rate=1.0, window=options.window)
+            fast = await phase(
+                rig, options, "fast", 1_001 + paced, options.count, rate=1.0, window=options.window
+            )
             found: dict[str, Any] = {
                 "accepted_per_s": fast["accepted_per_s"],
                 "p99_s": slow["p99_s"],

@@ -36,7 +36,7 @@ class DatabaseSettings(BaseSettings):
     database_statement_cache_size: int = Field(
         default=0,
         ge=0,
-        description="prepared statements kept per connection; only where connections are our own, or the pooler keeps track of them",
+        description="prepared statements per connection; only where connections are ours or the pooler keeps track",
     )
     database_connect_timeout_s: float = Field(default=15.0, gt=0)
     database_call_timeout_s: float = Field(default=30.0, gt=0)

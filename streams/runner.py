@@ -49,13 +49,15 @@ async def run_batches(
 
     A batch is what waits when the last one of its partition is committed, so batches grow with the load, up
     to `max_records` and `max_bytes` of messages. At most one batch of a partition and `concurrency` in all
-    are in hand. After a batch a partition rests `rest` times as long as its commits take, at most `linger_s`
-    from the batch's start, unless a full batch waits: so batches grow before commits fill the machine, and
-    a record that comes alone is not delayed. `handler(batch)` returns when the batch is committed. Raising `Fenced` drops it and queues
-    for the partition anew; any other exception is logged and the same batch is tried again, for ever, with
-    growing jittered pauses, and the partition waits. With an `isolation`, an error that it blames on the
-    records halves the batch instead, until one record is left; that one is set aside and the others go on.
-    When the agent stops, batches in hand are finished first, no longer than a deadline.
+    are in hand. After a batch a partition rests `rest` times as long as its commits take, at most
+    `linger_s` from the batch's start, unless a full batch waits: so batches grow before commits fill the
+    machine, and a record that comes alone is not delayed.
+
+    `handler(batch)` returns when the batch is committed. Raising `Fenced` drops it and queues for the
+    partition anew; any other exception is logged and the same batch is tried again, for ever, with growing
+    jittered pauses, and the partition waits. With an `isolation`, an error that it blames on the records
+    halves the batch instead, until one record is left; that one is set aside and the others go on. When the
+    agent stops, batches in hand are finished first, no longer than a deadline.
 
     Errors: TypeError if the app does not use this transport; ValueError if another agent reads the topic too.
     """
