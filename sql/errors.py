@@ -45,6 +45,8 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same call again, later, is the right answer to `error`."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(_PASSING)
+    if isinstance(error, ValueError):  # an argument that cannot be sent, now or later
+        return False
     return isinstance(
         error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
     )

@@ -118,7 +118,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   WITH gone AS (
     UPDATE retries r SET state = 'purged', finished_at = now()
      WHERE r.id = ANY (p_ids) AND r.state = 'dead'
-       AND NOT (r.topic = 'wallet.credit' AND 'purchase' IN (r.payload ->> 'kind', r.payload -> 'event' ->> 'kind')
+       AND NOT (r.topic = 'wallet.credit' AND coalesce(r.payload ->> 'kind', r.payload -> 'event' ->> 'kind', '') = 'purchase'
                 AND NOT EXISTS (SELECT FROM wallet_transactions t WHERE t.idempotency_key = 'core:purchase/'
                                   || coalesce(r.payload -> 'extra' ->> 'payment_id', r.payload -> 'event' ->> 'payment_id')))
     RETURNING r.id, r.topic, r.key, r.error

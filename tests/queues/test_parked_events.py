@@ -256,16 +256,22 @@ async def test_people_replay_and_purge_and_the_log_says_who_and_why(world: World
         await world.admin.execute("UPDATE audit_logs SET actor = 'nobody'")
 
 
-async def test_a_purchase_that_died_is_not_purged(world: World) -> None:
-    purchase = {"event": {"kind": "purchase", "payment_id": str(uuid4())}}
-    id = await world.admin.fetchval(
-        "INSERT INTO retries (topic, partition, incarnation, source_offset, key, payload, state, next_at, reason)"
-        " VALUES ('wallet.credit', 0, 1, 0, $1, $2, 'dead', now(), 'failed') RETURNING id",
-        str(uuid4()),
-        json.dumps(purchase),
-    )
-    assert await queues.purge_dead(world.core.db, [id], actor="ravi", why="old") == []
-    assert await world.admin.fetchval("SELECT state FROM retries") == "dead"
+async def test_a_purchase_that_died_is_not_purged_and_a_grant_is(world: World) -> None:
+    ids = [
+        await world.admin.fetchval(
+            "INSERT INTO retries (topic, partition, incarnation, source_offset, key, payload, state, next_at, reason)"
+            " VALUES ('wallet.credit', 0, 1, 0, $1, $2, 'dead', now(), 'failed') RETURNING id",
+            str(uuid4()),
+            json.dumps(payload),
+        )
+        for payload in (
+            {"event": {"kind": "purchase", "payment_id": str(uuid4())}},
+            {"kind": "purchase", "extra": {"payment_id": str(uuid4())}},
+            {"event": {"kind": "grant", "id": "g"}},
+            {"kind": "grant"},
+        )
+    ]
+    assert await queues.purge_dead(world.core.db, ids, actor="ravi", why="old") == ids[2:]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +297,12 @@ def test_no_state_of_the_database_or_its_disk_is_a_records_fault(state: str) -> 
     fault = asyncpg.PostgresError.new({"C": state, "M": "x"})
     assert errors.is_passing(fault)
     assert not errors.is_passing(asyncpg.PostgresError.new({"C": "22P02", "M": "x"}))
+
+
+async def test_what_cannot_even_be_sent_is_the_records_fault(world: World) -> None:
+    with pytest.raises(ValueError, match="out of range") as unsendable:
+        await world.core.db.value("SELECT $1::bigint", 2**70)
+    assert blames(unsendable.value)
 
 
 async def test_the_database_going_away_parks_nothing(world: World) -> None:
@@ -320,6 +332,12 @@ async def test_a_zombie_neither_parks_nor_retries(world: World) -> None:
     await due_now(world)
     await queue.retry_once()
     assert await world.admin.fetchval("SELECT max(attempt) FROM retries") == 0
+    parked = await world.admin.fetchval("SELECT min(id) FROM retries")
+    with pytest.raises(errors.Fenced):
+        await queues.fail_retry(world.core.db, world.core.group, 1, parked, 0, "x")
+    assert await queues.fail_retry(world.core.db, world.core.group, 2, parked, 9, "x") is None, (
+        "another attempt"
+    )
 
 
 async def test_a_topic_of_which_too_much_fails_stops_and_goes_on_after_a_trial(world: World) -> None:

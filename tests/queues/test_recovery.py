@@ -12,12 +12,13 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from agents import analytics_billing, wallet_debit
+from agents import analytics_billing, retries, wallet_debit
 from agents.breakers import Breakers
 from agents.core import Core, PostgresOwnership
 from agents.queues import Queue
 from agents.recovery import Recovery
 from agents.relay import STALE_S, Relay
+from agents.upkeep import OWN_WAY
 from agents.writer import StreamWriter
 from bench.faults.tails import cut_tail
 from deploy.broker import Management
@@ -64,7 +65,16 @@ class Desk:
         lanes = {
             topic: Lanes(
                 reader,
-                (queue := Queue(self.core, self.ownership, topic, handle, breakers)).handle,
+                (
+                    queue := Queue(
+                        self.core,
+                        self.ownership,
+                        topic,
+                        handle,
+                        breakers,
+                        own_retries=topic not in OWN_WAY,
+                    )
+                ).handle,
                 max_records=100,
                 max_bytes=1 << 20,
                 concurrency=2,
@@ -84,6 +94,7 @@ class Desk:
                 Relay(self.core).sweep(),
                 self.mending.run(),
                 self.mending.run_survey(),
+                retries.run(self.core, self.ownership, breakers),
             )
         ]
         try:
@@ -107,16 +118,17 @@ class Desk:
         await ledger.call(self.core.db, 0, grant)
         return wallet
 
-    async def charge(self, wallet: UUID, count: int, start: int = 0) -> None:
+    async def charge(self, wallet: UUID, count: int, start: int = 0, feature: str = "chat") -> None:
         """Usage events in the inbox, as the API accepts them."""
         await self.admin.execute(
             """INSERT INTO usage_metering (idempotency_key, id, principal, event_id, wallet_id, feature, quantity, credits,
                                            request_hash, occurred_at)
-               SELECT 'api:e' || n, gen_random_uuid(), 'api', 'e' || n, $1, 'chat', 1, 1, '', now()
+               SELECT 'api:e' || n, uuidv7(), 'api', 'e' || n, $1, $4, 1, 1, '', now()
                  FROM generate_series($2::int, $3::int) n""",
             wallet,
             start,
             start + count - 1,
+            feature,
         )
 
     async def spent(self) -> int:
