@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -45,7 +45,6 @@ class Outcome:
     raw_at_risk: int = 0
     """Faults that may lose what was published without our client: cut tails, deleted and shortened streams."""
     seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
 
 
 def figures(outcome: Outcome) -> dict[str, Any]:
@@ -92,6 +91,13 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         },
         "seconds": round(outcome.seconds, 1),
     }
+
+
+def wrong(outcome: Outcome) -> list[str]:
+    """Everything that is not as it should be, in words."""
+    changed = [f"{table}: {count} rows changed by the replay" for table, count in outcome.replayed.items()]
+    left = [f"not drained: {line}" for line in outcome.not_drained]
+    return [*outcome.verdict.wrong(), *outcome.violations, *changed, *left, *outcome.verdict.raw_lost[:3]]
 
 
 def summed(kinds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
