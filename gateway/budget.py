@@ -37,6 +37,7 @@ OTHER_LIMIT: Final = 100
 """For endpoints whose limit is not published."""
 REDIS_BUDGET_S: Final = 0.05
 PROBE_S: Final = 2.0
+LOOK_EVERY_S: Final = 5.0
 WARM_CONNECTIONS: Final = 4
 
 
@@ -156,16 +157,19 @@ class RedisBudget:
         self._tasks: set[asyncio.Task[None]] = set()
         self._shared = False
         self._probe: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         if not await self._answers():
             self._lost()
+        self._watch = asyncio.create_task(self._look_now_and_then(), name="gateway-budget-watch")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.gather(self._probe, return_exceptions=True)
+        tasks = [task for task in (self._watch, self._probe) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def shared(self) -> bool:
@@ -240,6 +244,13 @@ class RedisBudget:
         metrics.BUDGET_SHARED.set(0)
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._ask_until_it_answers(), name="gateway-budget-probe")
+
+    async def _look_now_and_then(self) -> None:
+        """An outage shows also while nobody calls."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._shared and not await self._answers():
+                self._lost()
 
     async def _ask_until_it_answers(self) -> None:
         pause_s = 0.25
