@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import aiohttp
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -36,7 +37,6 @@ from gateway.entities import (
     read_refunds,
     read_settlements,
 )
-from gateway.http import Http
 from gateway.ids import id_in_path, order_in_path, same_id
 from gateway.once import create_once, read_answer
 from gateway.requests import NewOrder, NewRefund, PaymentStart, page_request, read_payment_start
@@ -221,11 +221,15 @@ async def open_client(settings: GatewaySettings) -> AsyncIterator[CashfreeClient
     """A client with its connections and budget, closed on leaving."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(
-            Http(
-                tls=settings.ssl_context(),
-                limit=settings.cashfree_connections,
-                timeout_s=settings.cashfree_timeout_s,
-                connect_timeout_s=settings.cashfree_connect_timeout_s,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    ssl=settings.ssl_context(), limit=settings.cashfree_connections
+                ),
+                timeout=aiohttp.ClientTimeout(
+                    total=settings.cashfree_timeout_s, sock_connect=settings.cashfree_connect_timeout_s
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
             )
         )
         budget = await _open_budget(settings, stack)

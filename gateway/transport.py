@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from uuid import uuid4
 
+import aiohttp
 import msgspec
 
 from gateway import metrics
@@ -35,11 +35,11 @@ from gateway.errors import (
     Unauthorised,
     Unreachable,
 )
-from gateway.http import Http, Lost, NotConnected, TooLarge
 from gateway.wire import Json, Malformed, decode, prose
 from streams.telemetry import tracing
 
 API_VERSION: Final = "2025-01-01"
+MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 _TRIES: Final = 3
 _FIRST_BACKOFF_S: Final = 0.1
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
@@ -61,7 +61,7 @@ class Transport:
     429.
     """
 
-    http: Http
+    http: aiohttp.ClientSession
     base_url: str
     merchant: Merchant
     budget: Budget
@@ -129,24 +129,35 @@ class Transport:
             headers["content-type"] = "application/json"
             data = _ENCODER.encode(body)
         try:
-            answer = await self.http.request(method, self.base_url + path, headers, data)
-        except NotConnected as error:
+            async with self.http.request(
+                method, self.base_url + path, data=data, headers=headers, allow_redirects=False
+            ) as response:
+                raw = await _read(endpoint, response)
+                status, answer_headers = response.status, dict(response.headers)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable(endpoint, str(error)) from error
         except TimeoutError as error:
             raise TimedOut(endpoint, "no answer in time") from error
-        except TooLarge as error:
-            raise BadAnswer(endpoint, str(error)) from error
-        except (Lost, OSError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost(endpoint, f"{type(error).__name__}: {error}") from error
-        if 200 <= answer.status < 300:
+        if 200 <= status < 300:
             try:
-                return decode(answer.body)
+                return decode(raw)
             except Malformed as error:
                 raise BadAnswer(endpoint, str(error)) from error
-        raise _failure(endpoint, answer.status, answer.headers, answer.body)
+        raise _failure(endpoint, status, answer_headers, raw)
 
 
-def _failure(endpoint: str, status: int, headers: Mapping[str, str], raw: bytes) -> GatewayError:
+async def _read(endpoint: str, response: aiohttp.ClientResponse) -> bytes:
+    chunks = bytearray()
+    async for chunk in response.content.iter_chunked(64 * 1024):
+        chunks += chunk
+        if len(chunks) > MAX_ANSWER_BYTES:
+            raise BadAnswer(endpoint, f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(chunks)
+
+
+def _failure(endpoint: str, status: int, headers: dict[str, str], raw: bytes) -> GatewayError:
     """The error a non-2xx answer stands for. Its body may be anything (a proxy's page, nothing at all)."""
     code, kind, message = "", "", ""
     try:
@@ -175,7 +186,7 @@ def _failure(endpoint: str, status: int, headers: Mapping[str, str], raw: bytes)
     return refusal(endpoint, message, status=status, code=code, kind=kind)
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float:
+def _retry_after_s(headers: dict[str, str]) -> float:
     """Seconds to wait after a 429, 1 to 60.
 
     `x-ratelimit-retry` and `Retry-After` are seconds. `X-RateLimit-Reset` is seconds in one source and a

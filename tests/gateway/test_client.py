@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -26,7 +27,6 @@ from gateway.errors import (
     Unauthorised,
     Unreachable,
 )
-from gateway.http import Http
 from gateway.requests import NewRefund
 from gateway.transport import Merchant, Transport
 from tests.gateway.conftest import MakeOrder, Running, new_order, serving
@@ -228,7 +228,7 @@ async def test_an_id_that_could_change_the_path_is_never_sent(
 
 
 async def test_a_server_that_is_not_there_is_unreachable() -> None:
-    async with Http() as http:
+    async with aiohttp.ClientSession() as http:
         budget = LocalBudget(lambda endpoint: Rate(0.0, 10))
         away = CashfreeClient(Transport(http, "http://127.0.0.1:1/pg", Merchant("a", "b"), budget))
         with pytest.raises(Unreachable):
@@ -249,7 +249,7 @@ async def test_an_answer_about_another_order_is_not_believed() -> None:
 
     app = web.Application()
     app.router.add_get("/pg/orders/{id}", answer)
-    async with serving(app) as url, Http() as http:
+    async with serving(app) as url, aiohttp.ClientSession() as http:
         budget = LocalBudget(lambda endpoint: Rate(0.0, 10))
         wrong = CashfreeClient(Transport(http, url + "/pg", Merchant("a", "b"), budget))
         with pytest.raises(BadAnswer):
@@ -269,7 +269,7 @@ async def test_what_the_client_sends(simulator: Running) -> None:
 
     app = web.Application()
     app.router.add_post("/pg/orders", answer)
-    async with serving(app) as url, Http() as http:
+    async with serving(app) as url, aiohttp.ClientSession() as http:
         budget = LocalBudget(lambda endpoint: Rate(0.0, 10))
         client = CashfreeClient(Transport(http, url + "/pg", Merchant("me", "mine"), budget))
         with pytest.raises(Refused):
