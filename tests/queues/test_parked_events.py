@@ -300,7 +300,7 @@ def test_no_state_of_the_database_or_its_disk_is_a_records_fault(state: str) -> 
 
 
 async def test_what_cannot_even_be_sent_is_the_records_fault(world: World) -> None:
-    with pytest.raises(ValueError, match="out of range") as unsendable:
+    with pytest.raises(asyncpg.DataError, match="out of int64 range") as unsendable:
         await world.core.db.value("SELECT $1::bigint", 2**70)
     assert blames(unsendable.value)
 

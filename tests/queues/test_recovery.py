@@ -324,3 +324,34 @@ async def test_a_group_that_is_moved_while_its_partition_is_idle_reads_again(des
             desk.core.db, "wallet.debit", number, GROUP, 10**6, actor="asha", why="never forward"
         )
     assert (await desk.spent(), await desk.windowed()) == (10, 10)
+
+
+async def test_a_partition_publishes_again_what_it_has_not_applied_and_nothing_else(desk: Desk) -> None:
+    wallet = await desk.wallet(1000)
+    number, db = desk.core.partition(str(wallet)), desk.core.db
+    async with desk.working():
+        await desk.charge(wallet, 4)
+        await settled(desk, 4)
+    await desk.charge(wallet, 3, start=10)
+    await desk.admin.execute("UPDATE usage_metering SET published_at = now() WHERE closed_at IS NULL")
+    await desk.admin.execute(
+        "UPDATE usage_metering SET closed_at = now() WHERE event_id IN ('e0', 'e1', 'e2', 'e3')"
+    )
+
+    async def again(topic: str, partition: int) -> int:
+        return await recovery.republish_partition(db, topic, partition, partitions=PARTITIONS, group=GROUP)
+
+    assert await again("wallet.debit", 1 - number) == 0
+    assert await again("wallet.debit", number) == 3
+    assert await desk.admin.fetchval("SELECT count(*) FROM usage_metering WHERE published_at IS NULL") == 3
+    slices = (
+        "INSERT INTO outbox VALUES ('analytics.billing', 0, 'x', 0, 'g', $1, 0, 1, 1, '[]', now(), now())"
+    )
+    for batch_no in (1, 2):
+        await desk.admin.execute(slices, batch_no)
+    await desk.admin.execute(
+        "INSERT INTO producer_watermarks VALUES ('analytics.billing', 0, $1, 'x', 0, 'g', 1)", GROUP
+    )
+    assert await again("analytics.billing", 0) == 1
+    unpublished = "SELECT batch_no FROM outbox WHERE producer_topic = 'x' AND published_at = '-infinity'"
+    assert await desk.admin.fetchval(unpublished) == 2
