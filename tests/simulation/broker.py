@@ -158,6 +158,17 @@ class SimulatedBroker:
         for wire in list(self.wires):
             self.drop(wire)
 
+    def delete(self, stream: str) -> None:
+        """Somebody deletes a stream and makes it again, empty: its consumers are told that theirs is gone."""
+        log, group = self.logs[stream], self.groups[stream]
+        log.chunks.clear()
+        log.end = 0
+        members = list(group.members)
+        group.members.clear()
+        group.active = group.asked = group.wanted = group.position = None
+        for member in members:
+            member.wire.tell("on_stream_gone", stream)
+
     def begin_anew(self, timestamp_ms: int) -> None:
         """Every stream holds all it was ever sent, at new offsets."""
         for log in self.logs.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,9 +28,17 @@ ORDER BY tx, ord, seq
 """Every final decision about a wallet, in the order of the commits: one statement ran at a time."""
 _SPACE: Final = UUID(int=0)
 _VOLATILE: Final = frozenset(
-    {"consumer_offsets", "batches", "producer_watermarks", "publisher_watermarks", "outbox"}
+    {
+        "batches",
+        "consumer_offsets",
+        "outbox",
+        "producer_watermarks",
+        "publisher_watermarks",
+        "quarantine",
+        "stream_incidents",
+    }
 )
-"""Tables that say how far somebody has come; a replay moves them."""
+"""Tables that say how far somebody has come, or what lay on a stream: a replay adds to them."""
 
 
 @dataclass
@@ -241,9 +248,3 @@ class Retelling:
         if step == "release":
             return common | {"kind": "release"}
         return common | {"kind": "refund", "lot_id": lot.id, "refund_paise": amount}
-
-
-def combined(*digests: dict[str, str]) -> str:
-    """One digest of many."""
-    said = "\n".join(f"{name} {digest}" for each in digests for name, digest in sorted(each.items()))
-    return hashlib.sha256(said.encode()).hexdigest()[:16]

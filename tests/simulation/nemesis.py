@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final
 
+from streams import amqp
 from tests.simulation.schedule import Fate, Turn
 from tests.simulation.worker import Worker
 from tests.simulation.world import World
@@ -52,6 +54,8 @@ FAILPOINTS: Final = (
     "a partition halts at what retention deleted",
     "offsets are skipped",
     "a webhook comes again",
+    "a stream is deleted and made anew",
+    "garbage is on a stream",
 )
 """All that must have happened over enough seeds, and does."""
 
@@ -186,29 +190,28 @@ class Nemesis:
     # -- faults
 
     async def _fault(self) -> None:
-        match self._rng.choices(
-            ("kill", "hire", "freeze", "thaw", "move", "crash", "retention", "books"),
-            (5, 6, 2, 5, 3, 2, 2, 2),
-        )[0]:
-            case "kill":
-                self._kill()
-            case "hire" if self._world.broker.up and len(self._world.workers) < 3:
-                await self._world.hire()
-            case "freeze":
-                self._freeze()
-            case "thaw":
-                self._wake()
-            case "move":
-                self._move()
-            case "crash":
-                self._crash()
-            case "retention":
-                self._expire()
-            case "books":
-                self._world.broker.logs[self._some_log()].keep_books(
-                    int(self._world.loop.now.timestamp() * 1000)
-                )
-                self._world.trace.fire("offsets are skipped")
+        world = self._world
+        if world.broker.up and len(world.workers) < 3 and self._rng.random() < 0.2:
+            await world.hire()
+            return
+        faults: dict[Callable[[], None], int] = {
+            self._kill: 5,
+            self._freeze: 2,
+            self._wake: 5,
+            self._move: 3,
+            self._crash: 2,
+            self._expire: 2,
+            self._skip: 2,
+            self._delete: 1,
+            self._garbage: 1,
+        }
+        self._rng.choices(list(faults), list(faults.values()))[0]()
+
+    def _skip(self) -> None:
+        """The broker notes something for itself."""
+        now_ms = int(self._world.loop.now.timestamp() * 1000)
+        self._world.broker.logs[self._some_log()].keep_books(now_ms)
+        self._world.trace.fire("offsets are skipped")
 
     def _kill(self) -> None:
         world = self._world
@@ -275,6 +278,20 @@ class Nemesis:
         if log.chunks:
             log.expire(self._rng.randint(1, len(log.chunks)))
             self._world.trace.fire("retention deletes messages")
+
+    def _delete(self) -> None:
+        world = self._world
+        if world.broker.up:
+            world.broker.delete(self._some_log())
+            world.trace.fire("a stream is deleted and made anew")
+
+    def _garbage(self) -> None:
+        """Somebody writes what is no message of ours."""
+        world = self._world
+        if world.broker.up:
+            nonsense = self._rng.choice([b"garbage", amqp.encode(b"k", b"{"), amqp.encode(b"k", None)])
+            world.network.arrive(self._some_log(), [nonsense])
+            world.trace.fire("garbage is on a stream")
 
     def _some_log(self) -> str:
         used = [name for name, log in self._world.broker.logs.items() if log.chunks]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sql import ids
 from tests.simulation.clock import Ids, VirtualLoop
 from tests.simulation.database import Server
-from tests.simulation.judge import Judge, combined
+from tests.simulation.judge import Judge
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.worker import track_tasks
 from tests.simulation.world import Stuck, World
@@ -77,7 +77,7 @@ async def run(loop: VirtualLoop, server: Server, seed: int) -> Verdict:
                 after, verdict.wrong = await judge.digests(), verdict.wrong + await judge.invariants()
             changed = sorted(name for name in before if before[name] != after[name])
             verdict.wrong += [f"the replay changed {', '.join(changed)}"] if changed else []
-            world.trace.note(combined(after))
+            world.trace.lines += [f"{name} {digest}" for name, digest in sorted(after.items())]
         except Stuck as error:
             verdict.wrong.append(f"stuck: {error}")
         finally:
