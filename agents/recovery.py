@@ -106,6 +106,7 @@ class Recovery:
         """Look at every stream once. Errors: Unavailable, OSError, Refused."""
         if self._wire is None or not self._wire.alive:
             self._wire = await Wire.connect(self._address, name=f"survey {self._holder}")
+        looked_at = await recovery.now(self._core.db)
         seen = []
         for topic in TOPICS:
             for number in range(self._core.partitions):
@@ -115,7 +116,7 @@ class Recovery:
                     log.error("a stream does not answer", topic=topic, partition=number, error=str(error))
                     continue
                 seen.append((topic, number, stats.first_chunk_id, stats.committed_chunk_id))
-        for topic, number in await recovery.mark_streams(self._core.db, seen) if seen else ():
+        for topic, number in await recovery.mark_streams(self._core.db, seen, looked_at) if seen else ():
             INCIDENTS.labels(topic, "tail_lost").inc()
             log.error("a stream lost its tail", topic=topic, partition=number)
         slices = await recovery.get_unapplied(self._core.db, self._core.group, age_s=AGE_S)

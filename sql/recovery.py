@@ -86,9 +86,20 @@ async def count_incidents(db: Database) -> dict[str, IncidentCount]:
     return {row["kind"]: IncidentCount(*row.values()) for row in await db.rows(_Q["count_incidents"])}
 
 
-async def mark_streams(db: Database, seen: Sequence[tuple[str, int, int, int]]) -> list[Partition]:
-    """Remember (topic, partition, first chunk, last chunk) of each; those that end earlier than before. Errors: Unavailable."""
-    rows = await db.rows(_Q["mark_streams"], *(list(column) for column in zip(*seen, strict=True)))
+async def now(db: Database) -> datetime:
+    """The database's clock. Errors: Unavailable."""
+    found: datetime = await db.value(_Q["now"])
+    return found
+
+
+async def mark_streams(
+    db: Database, seen: Sequence[tuple[str, int, int, int]], looked_at: datetime
+) -> list[Partition]:
+    """Remember (topic, partition, first chunk, last chunk) of each, as read after `looked_at`; those that end earlier
+    than before. What another worker has seen since `looked_at` stands. Errors: Unavailable.
+    """
+    columns = (list(column) for column in zip(*seen, strict=True))
+    rows = await db.rows(_Q["mark_streams"], *columns, looked_at)
     return [(row["topic"], row["partition"]) for row in rows]
 
 

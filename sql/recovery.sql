@@ -12,8 +12,12 @@ SELECT id, topic, partition, kind, expected_offset, found_offset, detail, create
 -- Incidents of each kind, and on how many partitions something was truncated.
 SELECT kind, count(*) AS n, count(DISTINCT topic || '/' || partition) AS partitions FROM stream_incidents GROUP BY kind ORDER BY kind;
 
--- name: mark_streams(topics, partitions, first_chunks, last_chunks)
-SELECT topic, partition, expected, found FROM mark_streams($1, $2, $3, $4);
+-- name: now()
+-- The database's clock: the only one that all workers share.
+SELECT clock_timestamp();
+
+-- name: mark_streams(topics, partitions, first_chunks, last_chunks, looked_at)
+SELECT topic, partition, expected, found FROM mark_streams($1, $2, $3, $4, $5);
 
 -- name: republish_partition(topic, partition, partition_count, consumer_group)
 SELECT republish_partition($1, $2, $3, $4);

@@ -38,12 +38,14 @@ CREATE TABLE stream_marks (
   PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
 
--- Compare streams with what was seen of them; a stream that ends earlier is an incident, once. Returns those.
-CREATE FUNCTION mark_streams(p_topic text[], p_partition integer[], p_first bigint[], p_last bigint[])
+-- Compare streams, as they were seen after p_looked, with what was seen of them before; a stream that ends earlier is an incident, once. Returns
+-- those. What somebody else has seen since then stands: an answer that waited for the database is old.
+CREATE FUNCTION mark_streams(p_topic text[], p_partition integer[], p_first bigint[], p_last bigint[], p_looked timestamptz)
 RETURNS TABLE (topic text, partition integer, expected bigint, found bigint)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   WITH seen AS (
-    SELECT * FROM unnest(p_topic, p_partition, p_first, p_last) AS s (topic, partition, first, last)
+    SELECT s.* FROM unnest(p_topic, p_partition, p_first, p_last) AS s (topic, partition, first, last)
+     WHERE NOT EXISTS (SELECT FROM stream_marks m WHERE m.topic = s.topic AND m.partition = s.partition AND m.seen_at > p_looked)
   ), lost AS (
     SELECT s.topic, s.partition, m.last_chunk AS expected, s.last AS found FROM seen s JOIN stream_marks m USING (topic, partition) WHERE s.last < m.last_chunk
   ), told AS (
