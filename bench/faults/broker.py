@@ -36,8 +36,8 @@ def chosen_topic(source: random.Random) -> str:
 async def cut_tails(scene: Scene, source: random.Random) -> AsyncIterator[str]:
     """kill -9, and the disk has lied: the last records of some partitions are gone, confirmed or not."""
     system, topic = scene.system, chosen_topic(source)
-    partitions = source.sample(range(PARTITIONS), source.randint(1, PARTITIONS))
-    share = source.uniform(0.2, 0.9)
+    partitions = source.sample(range(PARTITIONS), source.randint(2, PARTITIONS))
+    share = source.uniform(0.4, 0.95)
     before = await books.ends(system)
     system.broker.kill9()
     async with system.database() as db:
@@ -47,18 +47,12 @@ async def cut_tails(scene: Scene, source: random.Random) -> AsyncIterator[str]:
         cut_tail(system.broker, partition_stream(topic, partition), share=share)
     await system.broker.start()
     after = await books.ends(system)
-    cut = [
-        Truncation(
-            topic,
-            partition,
-            before[topic, partition],
-            after[topic, partition],
-            stand[topic, partition]["next_offset"] if (topic, partition) in stand else 0,
-            noticed[topic, partition],
-        )
-        for partition in partitions
-        if after[topic, partition] < before[topic, partition]
-    ]
+    cut = []
+    for place in ((topic, partition) for partition in partitions):
+        consumed = stand[place]["next_offset"] if place in stand else 0
+        end = max(before[place], consumed)  # more came between the look and the kill
+        if after[place] < end:
+            cut.append(Truncation(*place, end, after[place], consumed, noticed[place]))
     scene.truncations += cut
     scene.raw_at_risk += topic == "wallet.debit"
     lost = sum(t.before - t.after for t in cut)
