@@ -3,13 +3,16 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from bench import gateway_faults, payments, stages, usage, webhooks
+from bench import gateway_faults, payments, stages, usage, wallet_10m, webhooks
 from bench.frame import NotFair, say
+from bench.others import LEDGER, TRANSPORT
 
-_BENCHES = {module.NAME: module for module in (payments, stages, usage, webhooks, gateway_faults)}
+_ALL = (payments, stages, usage, webhooks, wallet_10m, gateway_faults, LEDGER, TRANSPORT)
+_BENCHES: dict[str, Any] = {bench.NAME: bench for bench in _ALL}
 
 
 def parser() -> argparse.ArgumentParser:

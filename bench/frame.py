@@ -275,8 +275,13 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("asyncpg", "aiohttp", "faust-streaming", "rstream", "uvloop")},
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip(),
+        "commit": _commit(),
     }  # fmt: skip
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def share(values: Sequence[float], part: float) -> float | None:

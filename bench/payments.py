@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import array
 import asyncio
+import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -164,7 +165,7 @@ def judge(rows: list[dict[str, Any]], scheduled: array.array[float], first: int)
         row["credited"] - scheduled[row["number"] - first] for row in rows if row["credited"] is not None
     ]
     stages: dict[str, float | None] = {}
-    for before, after in zip(_STAGES, _STAGES[1:], strict=False):
+    for before, after in itertools.pairwise(_STAGES):
         taken = [
             row[after] - row[before] for row in rows if row[after] is not None and row[before] is not None
         ]

@@ -7,9 +7,13 @@ SELECT coalesce(sum(posted + refused + existing + conflict + parked + quarantine
        count(*) AS batches, extract(epoch FROM min(created_at))::float8 AS first_at, extract(epoch FROM max(created_at))::float8 AS last_at
   FROM batches WHERE topic = 'wallet.debit' AND created_at >= $1::timestamptz;
 
+-- name: counted(prefix, length)
+-- How many of these events are posted, and how many postings that is.
+SELECT count(DISTINCT source_id) AS events, count(*) AS n FROM wallet_transactions WHERE source = 'usage' AND left(source_id, $2::integer) = $1;
+
 -- name: committed(prefix, length)
--- Per event: its number, when it was committed, and how often.
-SELECT substr(t.source_id, $2::integer + 1)::integer AS number, extract(epoch FROM min(b.created_at))::float8 AS at, count(*) AS n
+-- Per event: its number, and when it was committed.
+SELECT substr(t.source_id, $2::integer + 1)::integer AS number, extract(epoch FROM min(b.created_at))::float8 AS at
   FROM wallet_transactions t JOIN batches b ON b.id = t.batch_id WHERE t.source = 'usage' AND left(t.source_id, $2::integer) = $1 GROUP BY 1;
 
 -- name: refused(prefix, length)

@@ -8,8 +8,8 @@ send to the bank what succeeded GET|POST /sim/clock[/advance]        {"seconds"}
 /sim/faults          {"endpoint", "kind", "times", "probability", "seconds"} POST /sim/limits
 {"create_order": 200, ...}  enforce limits a minute POST /sim/webhooks                   chances for every
 webhook that is not planned, see `plan.WebhookChances` POST /sim/refund-policy              {"outcome",
-"delay_s", "auto_refund"} POST /sim/orders/load    [{"order_id", "amount_paise", "cf_payment_id", "upi_id"}, ...]  paid before anybody looked,
-for load tests GET  /sim/orders?after=&limit=       the truth, for an oracle GET
+"delay_s", "auto_refund"} POST /sim/orders/load    [{"order_id", "amount_paise", "cf_payment_id",
+"upi_id"}, ...]  paid before anybody looked, for load tests GET  /sim/orders?after=&limit=       the truth, for an oracle GET
 /sim/orders/{id}, /sim/stats, /sim/deliveries
 """
 
