@@ -1,7 +1,14 @@
 """The verifier pool: asks the gateway about payments that a webhook called successful: only that counts.
 
+A payment matches its order when GET order says PAID, with our amount and currency, and what was paid is that
+amount less an offer on record. Each payment costs one GET order. Its attempts (GET payments, a second call) are
+asked for only where that does not settle it: the signed webhook told another amount than the order's, no
+webhook told of a success, or there were several attempts. A webhook moves no money by itself: of one that
+differs only the offer it names is used, and only if it explains the gateway's own amount to the paisa
+(agents/matching.py).
+
 In     verifications that are due, by deadline, then amount; no stream, so a slow gateway blocks no partition
-Books  record_verifications on the chain verify/<shard>: PAID with our amount and currency, or not
+Books  record_verifications on the chain verify/<shard>: matches, with its offer if there is one, or not
 Out    fraud.detection: a FraudSignal per entity of a verified payment; analytics.billing: verified, mismatch
 """
 
@@ -15,7 +22,8 @@ from uuid import UUID
 import structlog
 
 from agents.core import Core
-from gateway.entities import Order
+from agents.matching import evidence_of, settled_by_order
+from gateway.entities import Order, Payment
 from gateway.errors import GatewayError, NotFound, NotSent
 from sql import errors, verifications
 from sql.verifications import Answer, Asked, Lease
@@ -38,9 +46,10 @@ MAX_ENTITY: Final = 256
 
 
 class Gateway(Protocol):
-    """What the pool needs of the gateway: its own view of an order."""
+    """What the pool needs of the gateway: its own view of an order, and of the attempts to pay it."""
 
     async def get_order(self, order_id: str) -> Order: ...
+    async def get_payments(self, order_id: str) -> tuple[Payment, ...]: ...
 
 
 class Verifier:
@@ -141,6 +150,11 @@ class Verifier:
         ]
         try:
             order = await self._gateway.get_order(lease.order_id)
+            evidence = None
+            if not settled_by_order(lease, order):
+                evidence = evidence_of(lease, order, await self._gateway.get_payments(lease.order_id))
+                if evidence is None:
+                    return Answer(lease.payment_id, lease.attempt, "unexplained", credit_partition, asked)
         except NotFound:
             return Answer(lease.payment_id, lease.attempt, "not_found", credit_partition, asked)
         except GatewayError as error:
@@ -160,6 +174,7 @@ class Verifier:
             amount_paise=order.amount_paise,
             currency=order.currency,
             cf_order_id=order.cf_order_id,
+            evidence=evidence,
         )
 
     async def record(self, answers: list[Answer]) -> list[str]:

@@ -37,7 +37,7 @@ from bench.prepare import PRICE_PAISE, World, prepare
 from bench.sender import body_of, body_template
 from deploy.local.postgres import SUPERUSER
 from deploy.local.private import private_postgres
-from gateway.entities import Order
+from gateway.entities import Order, Payment
 from gateway.signature import Reason, Verdict
 from sql import webhooks
 from sql.db import Database, DatabaseSettings
@@ -90,6 +90,9 @@ class Paid:
         return Order(
             order_id=order_id, cf_order_id="1", status="PAID", amount_paise=PRICE_PAISE, currency="INR"
         )
+
+    async def get_payments(self, order_id: str) -> tuple[Payment, ...]:
+        raise AssertionError(f"{order_id} was paid whole: nobody needs to look at its attempts")
 
 
 class Meter:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from domain.money import Paise
-from gateway.readers import method_of
+from gateway.readers import method_of, redeemed
 from gateway.wire import Json, Malformed, Object, child, flag, instant, paise, prose, text
 
 ORDER_STATUSES: Final = frozenset({"ACTIVE", "PAID", "EXPIRED", "TERMINATED", "TERMINATION_REQUESTED"})
@@ -49,12 +49,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt to pay an order. Only SUCCESS is final: a failed attempt may still succeed later."""
+    """One attempt to pay an order. Only SUCCESS is final: a failed attempt may still succeed later.
+
+    `discount_paise` of the order's amount was paid by the offer `offer_id`, where the answer names one.
+    """
 
     cf_payment_id: str
     order_id: str
     status: str
     amount_paise: Paise | None = None
+    offer_id: str | None = None
+    discount_paise: Paise | None = None
     currency: str | None = None
     order_amount_paise: Paise | None = None
     captured: bool | None = None
@@ -192,11 +197,14 @@ def read_payment(node: Object) -> Payment:
     """GET /orders/{id}/payments[/{cf_payment_id}]."""
     method, instrument = method_of(node)
     errors = child(node, "error_details")
+    offer_id, discount_paise = redeemed(node)
     return Payment(
         cf_payment_id=needed(node, "cf_payment_id"),
         order_id=needed(node, "order_id"),
         status=needed(node, "payment_status"),
         amount_paise=paise(node, "payment_amount"),
+        offer_id=offer_id,
+        discount_paise=discount_paise,
         currency=text(node, "payment_currency"),
         order_amount_paise=paise(node, "order_amount"),
         captured=flag(node, "is_captured"),

@@ -116,6 +116,21 @@ def _instrument(kind: str, details: Object) -> str | None:
     return f"account:{account}" if account else None
 
 
+def redeemed(node: Object) -> tuple[str | None, Paise | None]:
+    """The offer that took something off a payment, and what was taken off (by all of them, if it was several).
+
+    Cashback comes later and out of another pocket: it takes nothing off.
+    """
+    taken = [
+        (offer_id, discount)
+        for offer in children(node, "payment_offers")
+        if text(redemption := child(offer, "offer_redemption"), "redemption_status") == "SUCCESS"
+        and (offer_id := text(offer, "offer_id")) is not None
+        and (discount := paise(redemption, "discount_amount") or 0) > 0
+    ]
+    return (taken[0][0], sum(discount for _, discount in taken)) if taken else (None, None)
+
+
 def read_payment(event_type: str, data: Object) -> Parts:
     """PAYMENT_SUCCESS_WEBHOOK, PAYMENT_FAILED_WEBHOOK, PAYMENT_USER_DROPPED_WEBHOOK and whatever follows
     them.
@@ -123,7 +138,7 @@ def read_payment(event_type: str, data: Object) -> Parts:
     payment, order, customer = child(data, "payment"), child(data, "order"), child(data, "customer_details")
     method, instrument = method_of(payment)
     errors = child(data, "error_details")
-    offer = next(iter(children(data, "payment_offers")), {})
+    offer_id, discount_paise = redeemed(data)
     payment_id = required(payment, "cf_payment_id")
     return Parts(
         entity_id=payment_id,
@@ -143,8 +158,8 @@ def read_payment(event_type: str, data: Object) -> Parts:
         customer_id=text(customer, "customer_id"),
         customer_email=text(customer, "customer_email"),
         customer_phone=text(customer, "customer_phone"),
-        offer_id=text(offer, "offer_id"),
-        discount_paise=paise(child(offer, "offer_redemption"), "discount_amount"),
+        offer_id=offer_id,
+        discount_paise=discount_paise,
         happened_at=instant(payment, "payment_time"),
     )
 

@@ -50,10 +50,10 @@ SELECT 'unknown_order' AS kind, x.payment_id AS subject, jsonb_build_object('amo
   FROM jsonb_to_recordset($1::jsonb) AS x (type text, order_id text, payment_id text, amount bigint)
  WHERE x.type = 'PAYMENT' AND NOT EXISTS (SELECT FROM payments y WHERE y.order_id = x.order_id)
 UNION ALL
-SELECT 'gateway_amount', x.payment_id, jsonb_build_object('amount_paise', y.amount, 'order_id', y.order_id), jsonb_build_object('amount_paise', x.amount)
+SELECT 'gateway_amount', x.payment_id, jsonb_build_object('amount_paise', y.amount - y.offer_amount, 'order_id', y.order_id), jsonb_build_object('amount_paise', x.amount)
   FROM jsonb_to_recordset($1::jsonb) AS x (type text, order_id text, payment_id text, amount bigint)
   JOIN payments y ON y.order_id = x.order_id AND y.cashfree_payment_id = x.payment_id
- WHERE x.type = 'PAYMENT' AND y.credited_at IS NOT NULL AND y.amount <> x.amount
+ WHERE x.type = 'PAYMENT' AND y.credited_at IS NOT NULL AND y.amount - y.offer_amount <> x.amount
 UNION ALL
 SELECT 'gateway_amount', x.refund_id, jsonb_build_object('amount_paise', f.amount), jsonb_build_object('amount_paise', x.amount)
   FROM jsonb_to_recordset($1::jsonb) AS x (type text, refund_id text, amount bigint)
@@ -150,7 +150,7 @@ SELECT s.id AS subject, jsonb_build_object('net_paise', s.net_paise, 'fee_paise'
 
 -- name: find_unsettled_payment(since, age_s)
 -- Credited ten days ago, settlements since are all recorded, and none has it.
-SELECT p.id::text AS subject, jsonb_build_object('settled_paise', p.amount, 'order_id', p.order_id) AS expected, jsonb_build_object('settled_paise', 0) AS actual
+SELECT p.id::text AS subject, jsonb_build_object('settled_paise', p.amount - p.offer_amount, 'order_id', p.order_id) AS expected, jsonb_build_object('settled_paise', 0) AS actual
   FROM payments p JOIN recon_jobs j ON j.job = 'reconcile'
  WHERE p.created_at >= $1::timestamptz - interval '31 days' AND p.credited_at IS NOT NULL AND p.credited_at < j.done_through - interval '10 days'
    AND p.credited_at < now() - make_interval(secs => $2)
@@ -201,7 +201,7 @@ SELECT i.id::text AS subject,
 
 -- name: find_credit_note_missing(since, age_s)
 -- Money of an invoiced sale went back, and no credit note says so.
-SELECT f.id::text AS subject, jsonb_build_object('gross_paise', f.amount, 'invoice', i.number) AS expected, jsonb_build_object('credit_note', NULL) AS actual
+SELECT f.id::text AS subject, jsonb_build_object('gross_paise', f.amount + f.offer_amount, 'invoice', i.number) AS expected, jsonb_build_object('credit_note', NULL) AS actual
   FROM refunds f JOIN invoices i ON i.payment_id = f.payment_id AND i.kind = 'tax_invoice' AND i.voided_at IS NULL
  WHERE f.status = 'done' AND f.policy <> 'UNAPPLIED' AND NOT f.outside
    AND f.finished_at >= $1 AND f.finished_at < now() - make_interval(secs => $2)
@@ -210,14 +210,14 @@ SELECT f.id::text AS subject, jsonb_build_object('gross_paise', f.amount, 'invoi
 -- name: find_credit_note_amount(since, age_s)
 -- A credit note that states other amounts than its refund, that stands though nothing went back, or is void though something did.
 SELECT n.id::text AS subject,
-       jsonb_build_object('gross_paise', f.amount, 'cgst_paise', f.cgst_amount, 'sgst_paise', f.sgst_amount, 'igst_paise', f.igst_amount,
+       jsonb_build_object('gross_paise', f.amount + f.offer_amount, 'cgst_paise', f.cgst_amount, 'sgst_paise', f.sgst_amount, 'igst_paise', f.igst_amount,
                           'stands', f.status = 'done') AS expected,
        jsonb_build_object('number', n.number, 'gross_paise', n.gross_amount, 'cgst_paise', n.cgst_amount, 'sgst_paise', n.sgst_amount,
                           'igst_paise', n.igst_amount, 'stands', n.voided_at IS NULL) AS actual
   FROM invoices n LEFT JOIN refunds f ON f.id = n.refund_id
  WHERE n.kind = 'credit_note' AND n.issued_at >= $1 AND n.issued_at <= now() - make_interval(secs => $2)
    AND (f.id IS NULL OR (n.voided_at IS NULL) <> (f.status = 'done')
-        OR (n.gross_amount, n.cgst_amount, n.sgst_amount, n.igst_amount) <> (f.amount, f.cgst_amount, f.sgst_amount, f.igst_amount));
+        OR (n.gross_amount, n.cgst_amount, n.sgst_amount, n.igst_amount) <> (f.amount + f.offer_amount, f.cgst_amount, f.sgst_amount, f.igst_amount));
 
 -- name: compare_wallets(after, limit_rows)
 -- Wallets in id order, and what their entries add up to; one snapshot for all of them.

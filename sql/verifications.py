@@ -1,8 +1,8 @@
 """Verifications: payments leased to be asked about at the gateway, and what its answer does."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -18,7 +18,12 @@ GROUP: Final = "core"
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A payment to ask about, and by what it will be judged. `attempt` counts answers that said not paid."""
+    """A payment to ask about, and by what it will be judged. `attempt` counts answers that said not paid.
+
+    `whole`: all that webhooks told is one success, of the order's whole amount. `cf_payment_id` is the attempt
+    that a webhook called successful. `offers`, where not whole: by attempt whose success a webhook told, the
+    offer on record (id, paise off), or None if it named none.
+    """
 
     payment_id: UUID
     order_id: str
@@ -29,11 +34,37 @@ class Lease:
     device_id: str | None
     ip: str | None
     instrument: str | None
+    whole: bool = False
+    cf_payment_id: str | None = None
+    offers: Mapping[str, tuple[str, int] | None] | None = None
 
 
 async def lease_verifications(db: Database, *, limit: int, lease_s: float) -> list[Lease]:
     """Up to `limit` due payments, ours for `lease_s`. Errors: Unavailable."""
-    return [Lease(*row.values()) for row in await db.rows(_Q["lease_verifications"], limit, lease_s)]
+    leases = [Lease(*row.values()) for row in await db.rows(_Q["lease_verifications"], limit, lease_s)]
+    return [
+        lease if lease.offers is None else replace(lease, offers=_offers(lease.offers)) for lease in leases
+    ]
+
+
+def _offers(found: Any) -> dict[str, tuple[str, int] | None]:
+    """The column's JSON, read."""
+    return {attempt: offer and (offer[0], offer[1]) for attempt, offer in json.loads(found).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the gateway's own list of attempts shows of a PAID order; amounts are paise.
+
+    `cf_payment_id` is the attempt that paid it (None: none succeeded), `offer` the one on record for it (id,
+    paise off), `mismatch` why it must not be credited, `successes` how many attempts succeeded.
+    """
+
+    cf_payment_id: str | None
+    paid_paise: int
+    offer: tuple[str, int] | None
+    mismatch: str | None
+    successes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +80,15 @@ class Asked:
 class Answer:
     """What the gateway said about one lease.
 
-    `answer`: order (with `status`, `paid`, amount and currency), not_found, or unavailable (it said nothing;
-    ask again not before `retry_s`). `credit_partition` is that of wallet.credit for the payment's wallet.
+    `answer`: order (with `status`, `paid`, amount and currency, and `evidence` where the attempts were looked
+    at), unexplained (paid less, and the word about an offer may still come: asked again as if unpaid),
+    not_found, or unavailable (it said nothing; ask again not before `retry_s`). `credit_partition` is that of
+    wallet.credit for the payment's wallet.
     """
 
     payment_id: UUID
     attempt: int
-    answer: Literal["order", "not_found", "unavailable"]
+    answer: Literal["order", "unexplained", "not_found", "unavailable"]
     credit_partition: int
     asked: Sequence[Asked]
     status: str | None = None
@@ -64,6 +97,7 @@ class Answer:
     currency: str | None = None
     cf_order_id: str | None = None
     retry_s: float | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +130,14 @@ async def record_verifications(
 
 
 def _encode(answer: Answer) -> dict[str, Any]:
+    seen = answer.evidence
+    shown = seen and {
+        "cf_payment_id": seen.cf_payment_id,
+        "paid_amount": seen.paid_paise,
+        "offer": seen.offer and {"id": seen.offer[0], "amount": seen.offer[1]},
+        "mismatch": seen.mismatch,
+        "successes": seen.successes,
+    }
     return {
         "payment": str(answer.payment_id),
         "attempt": answer.attempt,
@@ -108,6 +150,7 @@ def _encode(answer: Answer) -> dict[str, Any]:
         "retry_s": answer.retry_s,
         "credit_partition": answer.credit_partition,
         "entities": [[a.kind, a.entity, a.partition] for a in answer.asked],
+        **(shown or {}),
     }
 
 

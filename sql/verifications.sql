@@ -2,7 +2,7 @@
 
 -- name: lease_verifications(limit_rows, lease_s)
 -- Take due ones, by deadline and then by amount.
-SELECT payment_id, order_id, attempt, amount, user_id, wallet_id, device_id, ip, instrument FROM lease_verifications($1, $2);
+SELECT payment_id, order_id, attempt, amount, user_id, wallet_id, device_id, ip, instrument, whole, cashfree_payment_id, offers FROM lease_verifications($1, $2);
 
 -- name: record_verifications(batch_id, shard, results, verified_partition, mismatch_partition)
 -- What the gateway answered.

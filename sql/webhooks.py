@@ -43,6 +43,8 @@ class NewWebhook:
     payment_method: Mapping[str, str] | None = None
     instrument: str | None = None
     amount_paise: int | None = None
+    offer_id: str | None = None
+    discount_paise: int | None = None
     currency: str | None = None
     occurred_at: datetime | None = None
     source_ip: IPv4Address | IPv6Address | None = None
@@ -80,6 +82,8 @@ async def insert_webhooks(db: Database, webhooks: Sequence[NewWebhook]) -> list[
         [None if w.payment_method is None else json.dumps(dict(w.payment_method)) for w in webhooks],
         [w.instrument for w in webhooks],
         [w.amount_paise for w in webhooks],
+        [(w.offer_id or "")[:MAX_ID] or None for w in webhooks],
+        [w.discount_paise if w.offer_id else None for w in webhooks],
         [w.currency for w in webhooks],
         [w.occurred_at for w in webhooks],
         [w.version[:MAX_STATUS] or "-" for w in webhooks],

@@ -1,8 +1,8 @@
 -- The inbox of webhooks: what the gateway told us, before anybody acts on it.
 
--- name: insert_webhooks(ids, business_keys, kinds, event_types, order_ids, payment_ids, refund_ids, statuses, payment_groups, methods, instruments, amounts, currencies, occurred, versions, stale, source_ips, bodies, traceparents)
+-- name: insert_webhooks(ids, business_keys, kinds, event_types, order_ids, payment_ids, refund_ids, statuses, payment_groups, methods, instruments, amounts, offers, discounts, currencies, occurred, versions, stale, source_ips, bodies, traceparents)
 -- Store verified webhooks as one set; says per item whether it is new or a replay.
-SELECT insert_webhooks($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19);
+SELECT insert_webhooks($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
 
 -- name: take_webhooks(limit_rows, stale_s)
 -- What waits to be published, or was published stale_s ago and has no outcome yet.

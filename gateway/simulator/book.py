@@ -188,11 +188,19 @@ class Book:
         return order
 
     def start_attempt(
-        self, order: Order, method: str, instrument: str | None, amount_paise: Paise | None = None
+        self,
+        order: Order,
+        method: str,
+        instrument: str | None,
+        amount_paise: Paise | None = None,
+        offer_paise: Paise = 0,
     ) -> Attempt:
         """A new attempt, pending. Late and second payments are possible, as in life: only ended orders
-        refuse.
+        refuse. `offer_paise` of the amount is paid by an offer.
         """
+        amount_paise = order.amount_paise if amount_paise is None else amount_paise
+        if not 0 <= offer_paise < amount_paise:
+            raise Rejected(400, "offer_invalid", "an offer pays a part of the amount")
         group, template = METHODS[method]
         details = {kind: dict(fields) for kind, fields in template.items()}
         if instrument is not None:
@@ -204,7 +212,8 @@ class Book:
         attempt = Attempt(
             cf_payment_id=self.new_id(),
             order_id=order.order_id,
-            amount_paise=order.amount_paise if amount_paise is None else amount_paise,
+            amount_paise=amount_paise - offer_paise,
+            offer_paise=offer_paise,
             currency=order.currency,
             group=group,
             method=details,

@@ -2,7 +2,7 @@
 `/sim`.
 
 POST /sim/orders/{id}/pay       {"outcome", "attempts_before", "method", "instrument", "amount_paise",
-"get_lag_s", "webhook": {...}} POST /sim/payments/{cf_payment_id}   {"status", "webhook"}     a pending or
+"offer_paise", "get_lag_s", "webhook": {...}} POST /sim/payments/{cf_payment_id}   {"status", "webhook"}     a pending or
 failed attempt moves on POST /sim/refunds/{refund_id}        {"status", "webhook"} POST /sim/settle
 send to the bank what succeeded GET|POST /sim/clock[/advance]        {"seconds"} GET|POST|DELETE
 /sim/faults          {"endpoint", "kind", "times", "probability", "seconds"} POST /sim/limits
@@ -42,7 +42,8 @@ class Pay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     succeed after.
 
     While `get_lag_s` lasts, GET shows the order unpaid although its webhook is out. `amount_paise` pays
-    another amount than the order's.
+    another amount than the order's; `offer_paise` of it is paid by an offer, which the webhook names and
+    GET does not.
     """
 
     outcome: Outcome = "success"
@@ -52,6 +53,7 @@ class Pay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     method: Literal["upi", "card", "netbanking", "wallet"] = "upi"
     instrument: str | None = None
     amount_paise: int | None = None
+    offer_paise: int = 0
     get_lag_s: float = 0.0
     webhook: WebhookPlan | None = None
 
@@ -106,7 +108,7 @@ def pay(book: Book, order: Order, wish: Pay) -> list[Attempt]:
 
 
 def _attempt(book: Book, order: Order, wish: Pay, status: str | None) -> Attempt:
-    attempt = book.start_attempt(order, wish.method, wish.instrument, wish.amount_paise)
+    attempt = book.start_attempt(order, wish.method, wish.instrument, wish.amount_paise, wish.offer_paise)
     if status is not None:
         book.resolve(order, attempt, status, wish.webhook)
     return attempt

@@ -64,11 +64,24 @@ def _payment(order: Order, attempt: Attempt, version: Version, plan: WebhookPlan
             for key in ("customer_name", "customer_id", "customer_email", "customer_phone")
         },
         "payment_gateway_details": gateway_details(order, attempt),
-        "payment_offers": None,
+        "payment_offers": [_offer(attempt)] if attempt.offer_paise else None,
     }
     if attempt.status == "FAILED":
         data["error_details"] = error_details("FAILED")
     return data
+
+
+def _offer(attempt: Attempt) -> Body:
+    redeemed = attempt.status == "SUCCESS"
+    return {
+        "offer_id": f"offer_{attempt.offer_paise}",
+        "offer_type": "DISCOUNT",
+        "offer_meta": {"offer_title": "Money off", "offer_code": f"OFF{attempt.offer_paise}"},
+        "offer_redemption": {
+            "redemption_status": "SUCCESS" if redeemed else "FAILED",
+            "discount_amount": rupees(attempt.offer_paise),
+        },
+    }
 
 
 def _refund(refund: Refund, version: Version, plan: WebhookPlan) -> Body:

@@ -63,6 +63,8 @@ class Attempt:
     completed_ms: int | None = None
     bank_reference: str | None = None
     settlement_id: int | None = None
+    offer_paise: Paise = 0
+    """Of the order's amount, what an offer of the merchant's pays: nobody is charged that."""
 
 
 @dataclass(slots=True)

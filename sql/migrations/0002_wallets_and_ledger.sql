@@ -63,7 +63,9 @@ CREATE TABLE lots (
   cgst_paise bigint NOT NULL DEFAULT 0,
   sgst_paise bigint NOT NULL DEFAULT 0,
   igst_paise bigint NOT NULL DEFAULT 0,
-  refunded_paise bigint NOT NULL DEFAULT 0,             -- of the paid total
+  refunded_paise bigint NOT NULL DEFAULT 0,             -- of the price: what went back, with its part of the offer
+  offer_paise bigint NOT NULL DEFAULT 0 CHECK (offer_paise >= 0),   -- of the price, what an offer of the gateway's paid
+  offer_returned_paise bigint NOT NULL DEFAULT 0 CHECK (offer_returned_paise BETWEEN 0 AND offer_paise),   -- given up by refunds
   returned_paise bigint NOT NULL DEFAULT 0,             -- deferred revenue that refunds took back
   recognised_paise bigint NOT NULL DEFAULT 0,           -- deferred revenue earned: revenue, breakage, debt settled
   open boolean NOT NULL DEFAULT true,                   -- free + held > 0; its own column so that a spend stays a HOT update

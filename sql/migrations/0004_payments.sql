@@ -20,6 +20,8 @@ CREATE TABLE payments (
   sgst_amount bigint NOT NULL,
   igst_amount bigint NOT NULL,
   gst_amount bigint NOT NULL,
+  offer_amount bigint NOT NULL DEFAULT 0,               -- of the amount, what an offer paid: known since the verification
+  offer_id text COLLATE "C",                            -- the gateway's
   platform_fee bigint NOT NULL DEFAULT 0,
   place_of_supply text NOT NULL,                        -- GST State code
   status text NOT NULL DEFAULT 'created' CHECK (status IN (
@@ -35,7 +37,7 @@ CREATE TABLE payments (
   idempotency_key text COLLATE "C" NOT NULL UNIQUE,
   request_hash bytea NOT NULL,
   webhook_verified boolean NOT NULL DEFAULT false,      -- a signed webhook reported success
-  verified_at timestamptz,                              -- GET order said PAID, amount and currency equal ours: the only licence to credit
+  verified_at timestamptz,                              -- GET order said PAID, amount and currency equal ours: the only licence to credit (0010)
   credited_at timestamptz,
   failed_at timestamptz,                                -- the first failure, also of a payment that succeeded later
   failure text,
@@ -49,7 +51,8 @@ CREATE TABLE payments (
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT payment_tax CHECK (amount = taxable_amount + cgst_amount + sgst_amount + igst_amount
-                                AND gst_amount = cgst_amount + sgst_amount + igst_amount)
+                                AND gst_amount = cgst_amount + sgst_amount + igst_amount),
+  CONSTRAINT payment_offer CHECK (offer_amount = 0 OR offer_amount > 0 AND offer_amount < amount AND offer_id IS NOT NULL)
 ) WITH (fillfactor = 60);
 CREATE INDEX payments_user ON payments (user_id, created_at);
 CREATE INDEX payments_recent ON payments (created_at);
@@ -61,7 +64,9 @@ CREATE TABLE payment_attempts (
   payment_id uuid NOT NULL,
   status text NOT NULL,                                 -- the gateway's word, unknown values kept
   payment_group text,
-  amount bigint,                                        -- paise
+  amount bigint,                                        -- paise, as claimed
+  offer_id text COLLATE "C",                            -- the offer on record: redeemed, says the signed webhook
+  offer_amount bigint,                                  -- paise off the order's amount
   seen text[] NOT NULL,                                 -- every status heard, in the order it came
   occurred_at timestamptz NOT NULL,                     -- of the status that stands
   first_seen_at timestamptz NOT NULL DEFAULT now(),
@@ -83,6 +88,8 @@ CREATE TABLE payment_webhooks (
   payment_method jsonb,
   instrument text COLLATE "C",
   amount bigint,                                        -- paise, as claimed: never authority
+  offer_id text COLLATE "C",
+  offer_amount bigint,
   currency text,
   occurred_at timestamptz NOT NULL,                     -- clamped once, here
   version text NOT NULL,
@@ -109,6 +116,7 @@ CREATE TABLE verifications (
   reason text NOT NULL,
   attempt integer NOT NULL DEFAULT 0,                   -- answers that said not paid
   deferrals integer NOT NULL DEFAULT 0,                 -- times in a row that the gateway gave no answer
+  whole boolean NOT NULL DEFAULT false,                 -- all we heard is one success, of the whole amount: GET order is enough
   next_at timestamptz NOT NULL,
   leased_until timestamptz NOT NULL DEFAULT '-infinity',
   amount bigint NOT NULL,
@@ -204,6 +212,7 @@ CREATE TABLE refunds (
   cgst_amount bigint NOT NULL DEFAULT 0,
   sgst_amount bigint NOT NULL DEFAULT 0,
   igst_amount bigint NOT NULL DEFAULT 0,
+  offer_amount bigint NOT NULL DEFAULT 0,               -- given up with it: the slice of the sale is amount + offer_amount
   transaction_id uuid,                                  -- of the ledger
   closes_payment boolean NOT NULL DEFAULT false,        -- with it, all of the payment has gone back
   next_at timestamptz NOT NULL DEFAULT 'infinity',

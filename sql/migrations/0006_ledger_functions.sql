@@ -55,10 +55,22 @@ BEGIN
   RETURN v_earned - l.recognised_paise;
 END $$;
 
--- Take credits of a lot back against money returned (which may be 0). o_taxable is the slice without tax, o_returned what of it was
--- still deferred (all that is left, if nothing remains of the lot).
+-- What a lot's buyer paid for it: its price, less what an offer paid.
+CREATE FUNCTION paid_for(l lots) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT l.taxable_paise + l.cgst_paise + l.sgst_paise + l.igst_paise - l.offer_paise
+$$;
+
+-- What of its offer a lot gives up when p_paise go back: the offer's share of all that went back, half-up on the running total, so that a
+-- full refund in any slicing gives up exactly the offer. The slice of the sale is p_paise with it.
+CREATE FUNCTION offer_given_up(l lots, p_paise bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN l.offer_paise = 0 THEN 0 ELSE
+    div_half_up((l.refunded_paise - l.offer_returned_paise + p_paise)::numeric * l.offer_paise, paid_for(l)) - l.offer_returned_paise END
+$$;
+
+-- Take credits of a lot back against money returned (which may be 0). The slice is that money and the offer's part of it (o_offer);
+-- o_taxable is the slice without tax, o_returned what of it was still deferred (all that is left, if nothing remains of the lot).
 CREATE FUNCTION reverse_lot(p_lot uuid, p_credits bigint, p_from text, p_paise bigint,
-  OUT o_cgst bigint, OUT o_sgst bigint, OUT o_igst bigint, OUT o_taxable bigint, OUT o_returned bigint)
+  OUT o_cgst bigint, OUT o_sgst bigint, OUT o_igst bigint, OUT o_taxable bigint, OUT o_returned bigint, OUT o_offer bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
   l lots;
@@ -68,14 +80,16 @@ BEGIN
   SELECT * INTO STRICT l FROM lots WHERE id = p_lot FOR UPDATE;
   v_total := l.taxable_paise + l.cgst_paise + l.sgst_paise + l.igst_paise;
   v_deferred := l.taxable_paise - l.returned_paise - l.recognised_paise;
-  o_cgst := tax_reversed(l.cgst_paise, v_total, l.refunded_paise, p_paise);
-  o_sgst := tax_reversed(l.sgst_paise, v_total, l.refunded_paise, p_paise);
-  o_igst := tax_reversed(l.igst_paise, v_total, l.refunded_paise, p_paise);
-  o_taxable := p_paise - o_cgst - o_sgst - o_igst;
+  o_offer := offer_given_up(l, p_paise);
+  o_cgst := tax_reversed(l.cgst_paise, v_total, l.refunded_paise, p_paise + o_offer);
+  o_sgst := tax_reversed(l.sgst_paise, v_total, l.refunded_paise, p_paise + o_offer);
+  o_igst := tax_reversed(l.igst_paise, v_total, l.refunded_paise, p_paise + o_offer);
+  o_taxable := p_paise + o_offer - o_cgst - o_sgst - o_igst;
   o_returned := CASE WHEN l.free_credits + l.held_credits = p_credits THEN v_deferred ELSE least(o_taxable, v_deferred) END;
   UPDATE lots SET free_credits = free_credits - CASE WHEN p_from = 'free' THEN p_credits ELSE 0 END,
                   held_credits = held_credits - CASE WHEN p_from = 'held' THEN p_credits ELSE 0 END,
-                  reversed_credits = reversed_credits + p_credits, refunded_paise = refunded_paise + p_paise,
+                  reversed_credits = reversed_credits + p_credits, refunded_paise = refunded_paise + p_paise + o_offer,
+                  offer_returned_paise = offer_returned_paise + o_offer,
                   returned_paise = returned_paise + o_returned, open = free_credits + held_credits > p_credits WHERE id = p_lot;
 END $$;
 
@@ -176,7 +190,8 @@ DECLARE
   v_debt_paise bigint := 0;
   v_effect bigint;
   v_held bigint := 0;
-  v_total bigint;
+  v_paid bigint;
+  v_gone bigint;
   v_place smallint := 0;
   v_accounts ledger_account[];
   v_amounts bigint[];
@@ -246,10 +261,11 @@ BEGIN
   END IF;
   IF o_reason IS NULL AND (p_kind IN ('refund', 'expire', 'chargeback') OR (p_kind = 'hold' AND v_lot IS NOT NULL)) THEN
     SELECT * INTO l FROM lots WHERE id = v_lot AND wallet_id = p_wallet FOR UPDATE;
-    v_total := l.taxable_paise + l.cgst_paise + l.sgst_paise + l.igst_paise;
+    v_paid := paid_for(l);
+    v_gone := l.refunded_paise - l.offer_returned_paise;
     IF l.id IS NULL OR (p_kind <> 'chargeback' AND h.id IS NULL AND l.free_credits < p_credits)
-       OR (p_kind IN ('refund', 'chargeback') AND l.refunded_paise + v_paise > v_total)
-       OR (p_kind = 'chargeback' AND l.refunded_paise + v_paise <= 0) THEN
+       OR (p_kind IN ('refund', 'chargeback') AND v_gone + v_paise > v_paid)
+       OR (p_kind = 'chargeback' AND v_gone + v_paise <= 0) THEN
       o_reason := 'lot_not_free';
     END IF;
   END IF;
@@ -266,16 +282,17 @@ BEGIN
   CASE p_kind
   WHEN 'purchase', 'grant' THEN
     INSERT INTO lots (id, wallet_id, transaction_id, payment_id, priority, promotional, effective_at, expires_at, granted_credits,
-        base_credits, bonus_credits, free_credits, taxable_paise, cgst_paise, sgst_paise, igst_paise)
+        base_credits, bonus_credits, free_credits, taxable_paise, cgst_paise, sgst_paise, igst_paise, offer_paise)
       VALUES (p_id, p_wallet, p_id, pay.id, coalesce((p_extra ->> 'priority')::smallint, 0), p_kind = 'grant', p_occurred,
         coalesce((p_extra ->> 'expires_at')::timestamptz, 'infinity'), p_credits,
         CASE WHEN p_kind = 'grant' THEN 0 ELSE pay.base_credits END, CASE WHEN p_kind = 'grant' THEN p_credits ELSE pay.bonus_credits END,
-        p_credits, coalesce(pay.taxable_amount, 0), coalesce(pay.cgst_amount, 0), coalesce(pay.sgst_amount, 0), coalesce(pay.igst_amount, 0));
+        p_credits, coalesce(pay.taxable_amount, 0), coalesce(pay.cgst_amount, 0), coalesce(pay.sgst_amount, 0), coalesce(pay.igst_amount, 0),
+        coalesce(pay.offer_amount, 0));
     v_effect := p_credits;
     v_accounts := ARRAY['credits_issued', 'wallet']; v_amounts := ARRAY[p_credits, -p_credits];
     IF p_kind = 'purchase' THEN
-      v_accounts := ARRAY['gateway_clearing', 'cgst_payable', 'sgst_payable', 'igst_payable', 'deferred_revenue']::ledger_account[] || v_accounts;
-      v_amounts := ARRAY[pay.amount, -pay.cgst_amount, -pay.sgst_amount, -pay.igst_amount, -pay.taxable_amount] || v_amounts;
+      v_accounts := ARRAY['gateway_clearing', 'offer_discount', 'cgst_payable', 'sgst_payable', 'igst_payable', 'deferred_revenue']::ledger_account[] || v_accounts;
+      v_amounts := ARRAY[pay.amount - pay.offer_amount, pay.offer_amount, -pay.cgst_amount, -pay.sgst_amount, -pay.igst_amount, -pay.taxable_amount] || v_amounts;
       -- A debt is paid first: the lot's deferred revenue settles the receivable, and no revenue is new.
       v_debt := least(w.debt_credits, p_credits);
       IF v_debt > 0 THEN
@@ -341,8 +358,8 @@ BEGIN
     SELECT * INTO e FROM reverse_lot(v_lot, p_credits, CASE WHEN h.id IS NULL THEN 'free' ELSE 'held' END, v_paise);
     INSERT INTO lot_consumptions VALUES (p_id, v_lot, p_credits, 0);
     v_accounts := ARRAY[CASE WHEN h.id IS NULL THEN 'wallet' ELSE 'wallet_held' END, 'credits_reversed', 'cgst_payable', 'sgst_payable',
-                        'igst_payable', 'deferred_revenue', 'rounding', 'gateway_clearing'];
-    v_amounts := ARRAY[p_credits, -p_credits, e.o_cgst, e.o_sgst, e.o_igst, e.o_returned, e.o_taxable - e.o_returned, -v_paise];
+                        'igst_payable', 'deferred_revenue', 'rounding', 'gateway_clearing', 'offer_discount'];
+    v_amounts := ARRAY[p_credits, -p_credits, e.o_cgst, e.o_sgst, e.o_igst, e.o_returned, e.o_taxable - e.o_returned, -v_paise, -e.o_offer];
     v_effect := -p_credits;
     IF h.id IS NOT NULL THEN
       v_effect := h.credits - p_credits;
@@ -360,7 +377,7 @@ BEGIN
 
   WHEN 'chargeback' THEN
     -- How many credits follows from the money, pro rata; what the lot cannot give any more is the wallet's debt (W8).
-    v_take := greatest(0, div_ceil((l.refunded_paise + v_paise)::numeric * l.granted_credits, v_total) - l.reversed_credits - l.owed_credits);
+    v_take := greatest(0, div_ceil((v_gone + v_paise)::numeric * l.granted_credits, v_paid) - l.reversed_credits - l.owed_credits);
     v_debt := v_take - least(v_take, l.free_credits);
     v_take := v_take - v_debt;
     SELECT * INTO e FROM reverse_lot(v_lot, v_take, 'free', v_paise);
@@ -370,9 +387,9 @@ BEGIN
     UPDATE wallets SET debt_credits = debt_credits + v_debt, debt_paise = debt_paise + v_debt_paise WHERE id = p_wallet;
     v_effect := -v_take;
     v_accounts := ARRAY['wallet', 'wallet_debt', 'credits_reversed', 'cgst_payable', 'sgst_payable', 'igst_payable', 'deferred_revenue',
-                        'credit_debt_receivable', 'rounding', 'gateway_clearing'];
+                        'credit_debt_receivable', 'rounding', 'gateway_clearing', 'offer_discount'];
     v_amounts := ARRAY[v_take, v_debt, -(v_take + v_debt), e.o_cgst, e.o_sgst, e.o_igst, e.o_returned, v_debt_paise,
-                       e.o_taxable - e.o_returned - v_debt_paise, -v_paise];
+                       e.o_taxable - e.o_returned - v_debt_paise, -v_paise, -e.o_offer];
   END CASE;
 
   IF h.id IS NOT NULL THEN

@@ -179,7 +179,7 @@ BEGIN
     END IF;
   END IF;
 
-  -- 5. Plain purchases as a set: verified, as sold, of a wallet that owes nothing and where nothing waits or lapses.
+  -- 5. Plain purchases as a set: verified, as sold and without an offer, of a wallet that owes nothing and where nothing waits or lapses.
   IF p_epoch IS NOT NULL AND p_retry IS NULL AND 'purchase' = ANY (c_kind) THEN
     PERFORM FROM payments z WHERE z.id = ANY (ARRAY(SELECT (x ->> 'payment_id')::uuid FROM unnest(c_extra) x)) ORDER BY z.id FOR NO KEY UPDATE;
     WITH command AS (
@@ -187,7 +187,7 @@ BEGIN
              y.base_credits, y.bonus_credits, y.taxable_amount, y.cgst_amount, y.sgst_amount, y.igst_amount,
              c.kind = 'purchase' AND w.debt_credits = 0 AND w.next_expiry_at > c.occurred AND (v_waiting IS NULL OR c.wallet <> ALL (v_waiting))
                AND count(*) OVER (PARTITION BY c.key) = 1 AND count(*) OVER (PARTITION BY c.source_id) = 1
-               AND y.verified_at IS NOT NULL AND y.status = 'verified' AND y.wallet_id = c.wallet AND y.credits_granted = c.credits
+               AND y.verified_at IS NOT NULL AND y.status = 'verified' AND y.wallet_id = c.wallet AND y.credits_granted = c.credits AND y.offer_amount = 0
                AND y.id::text = c.source_id AND b.known IS NULL AND c.extra ->> 'expires_at' IS NULL AND c.extra ->> 'priority' IS NULL AS plain
         FROM unnest(c_id, c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_source, c_source_id, c_feature, c_community, c_meta, c_extra, r_outcome)
                WITH ORDINALITY AS c (id, wallet, kind, credits, key, hash, occurred, source, source_id, feature, community, meta, extra, outcome, ord)

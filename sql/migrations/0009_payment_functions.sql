@@ -86,19 +86,20 @@ END $$;
 -- Returns, in the order given, whether each is new or a replay (also of one earlier in the set).
 CREATE FUNCTION insert_webhooks(
   w_id uuid[], w_key text[], w_kind text[], w_type text[], w_order text[], w_payment text[], w_refund text[], w_status text[], w_group text[],
-  w_method jsonb[], w_instrument text[], w_amount bigint[], w_currency text[], w_occurred timestamptz[], w_version text[], w_stale boolean[],
+  w_method jsonb[], w_instrument text[], w_amount bigint[], w_offer text[], w_discount bigint[], w_currency text[], w_occurred timestamptz[],
+  w_version text[], w_stale boolean[],
   w_ip inet[], w_body bytea[], w_trace text[])
 RETURNS text[] LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
   WITH item AS (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY ord) AS nth, count(*) OVER (PARTITION BY key) AS deliveries
-      FROM unnest(w_id, w_key, w_kind, w_type, w_order, w_payment, w_refund, w_status, w_group, w_method, w_instrument, w_amount, w_currency,
+      FROM unnest(w_id, w_key, w_kind, w_type, w_order, w_payment, w_refund, w_status, w_group, w_method, w_instrument, w_amount, w_offer, w_discount, w_currency,
                   w_occurred, w_version, w_stale, w_ip, w_body, w_trace) WITH ORDINALITY
-        AS i (id, key, kind, type, order_id, payment, refund, status, pay_group, method, instrument, amount, currency, occurred, version,
+        AS i (id, key, kind, type, order_id, payment, refund, status, pay_group, method, instrument, amount, offer, discount, currency, occurred, version,
               stale, ip, body, trace, ord)
   ), stored AS (
     INSERT INTO payment_webhooks AS w (id, business_key, kind, event_type, order_id, cashfree_payment_id, refund_id, status, payment_group,
-        payment_method, instrument, amount, currency, occurred_at, version, stale, source_ip, deliveries, body, traceparent)
-      SELECT id, key, kind, type, order_id, payment, refund, status, pay_group, method, instrument, amount, currency,
+        payment_method, instrument, amount, offer_id, offer_amount, currency, occurred_at, version, stale, source_ip, deliveries, body, traceparent)
+      SELECT id, key, kind, type, order_id, payment, refund, status, pay_group, method, instrument, amount, offer, discount, currency,
              greatest(least(coalesce(occurred, now()), now() + interval '5 minutes'), now() - interval '24 hours'),
              version, stale, ip, deliveries, body, trace
         FROM item WHERE nth = 1 ORDER BY key
@@ -262,6 +263,7 @@ DECLARE
   v_n integer := coalesce(cardinality(s_order), 0);
   v_bad integer;
   v_known text[];
+  v_whole boolean;
   v_plain bigint[];
   v_failed timestamptz[] := '{}';
   v_credits bigint[] := '{}';
@@ -285,7 +287,7 @@ BEGIN
   -- The first thing heard of an order, a success, is nearly all there is: those go as a set, the others one by one.
   WITH plain AS MATERIALIZED (
     SELECT e.ord, q.place, q.id, q.order_id, q.amount, q.verified_at, h.cashfree_payment_id, h.payment_group, h.payment_method, h.instrument,
-           h.amount AS claimed, h.occurred_at
+           h.amount AS claimed, h.offer_id, h.offer_amount, h.occurred_at
       FROM (SELECT x.*, count(*) OVER (PARTITION BY x.order_id) AS n
               FROM unnest(s_order, s_inbox, s_kind) WITH ORDINALITY AS x (order_id, inbox, kind, ord)) e
      CROSS JOIN LATERAL (SELECT * FROM payment_webhooks z WHERE z.id = e.inbox AND z.order_id = e.order_id AND z.kind = 'payment' LIMIT 1) h
@@ -293,21 +295,22 @@ BEGIN
       LEFT JOIN LATERAL (SELECT true AS heard FROM payment_attempts z WHERE z.order_id = e.order_id LIMIT 1) a ON true
       LEFT JOIN LATERAL (SELECT true AS waits FROM retries z WHERE z.topic = v_topic AND z.key = e.order_id AND z.state = 'due' LIMIT 1) b ON true
      WHERE p_retry IS NULL AND e.n = 1 AND e.kind = 'success' AND h.status = 'SUCCESS' AND h.cashfree_payment_id IS NOT NULL
-       AND NOT q.webhook_verified AND a.heard IS NULL AND b.waits IS NULL
+       AND NOT q.webhook_verified AND q.cashfree_payment_id IS NULL AND a.heard IS NULL AND b.waits IS NULL
   ), attempted AS (
-    INSERT INTO payment_attempts (order_id, cashfree_payment_id, payment_id, status, payment_group, amount, seen, occurred_at)
-      SELECT p.order_id, p.cashfree_payment_id, p.id, 'SUCCESS', p.payment_group, p.claimed, '{SUCCESS}', p.occurred_at FROM plain p
+    INSERT INTO payment_attempts (order_id, cashfree_payment_id, payment_id, status, payment_group, amount, offer_id, offer_amount, seen, occurred_at)
+      SELECT p.order_id, p.cashfree_payment_id, p.id, 'SUCCESS', p.payment_group, p.claimed, p.offer_id, p.offer_amount, '{SUCCESS}', p.occurred_at
+        FROM plain p
   ), marked AS (
     UPDATE payments x SET webhook_verified = true, updated_at = now(), cashfree_payment_id = p.cashfree_payment_id,
                           payment_group = p.payment_group, payment_method = p.payment_method, instrument = p.instrument
       FROM plain p WHERE x.ctid = p.place
   ), asked AS (
-    INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount)
-      SELECT p.id, p.order_id, 'webhook', now(), p.amount FROM plain p WHERE p.verified_at IS NULL
+    INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount, whole)
+      SELECT p.id, p.order_id, 'webhook', now(), p.amount, coalesce(p.claimed = p.amount, false) FROM plain p WHERE p.verified_at IS NULL
     ON CONFLICT (payment_id) DO UPDATE
       -- A claim that is news starts the schedule anew, and answers asked for before it are no answers to it.
       SET state = 'due', attempt = 0, leased_until = CASE WHEN v.attempt > 0 THEN '-infinity' ELSE v.leased_until END,
-          next_at = least(v.next_at, now()), finished_at = NULL
+          next_at = least(v.next_at, now()), finished_at = NULL, whole = excluded.whole
       WHERE v.state <> 'done'
   )
   SELECT array_agg(p.ord) INTO v_plain FROM plain p;
@@ -331,31 +334,41 @@ BEGIN
       CONTINUE;
     END IF;
 
-    INSERT INTO payment_attempts AS a (order_id, cashfree_payment_id, payment_id, status, payment_group, amount, seen, occurred_at)
-      VALUES (s_order[i], w.cashfree_payment_id, y.id, coalesce(w.status, s_kind[i]), w.payment_group, w.amount,
+    INSERT INTO payment_attempts AS a (order_id, cashfree_payment_id, payment_id, status, payment_group, amount, offer_id, offer_amount, seen, occurred_at)
+      VALUES (s_order[i], w.cashfree_payment_id, y.id, coalesce(w.status, s_kind[i]), w.payment_group, w.amount, w.offer_id, w.offer_amount,
               ARRAY[coalesce(w.status, s_kind[i])], w.occurred_at)
     ON CONFLICT (order_id, cashfree_payment_id) DO UPDATE
       SET status = CASE WHEN attempt_moves(a.status, a.occurred_at, excluded.status, excluded.occurred_at) THEN excluded.status ELSE a.status END,
           occurred_at = CASE WHEN attempt_moves(a.status, a.occurred_at, excluded.status, excluded.occurred_at) THEN excluded.occurred_at ELSE a.occurred_at END,
           payment_group = coalesce(a.payment_group, excluded.payment_group), amount = coalesce(a.amount, excluded.amount),
+          offer_id = coalesce(excluded.offer_id, a.offer_id), offer_amount = coalesce(excluded.offer_amount, a.offer_amount),
           seen = CASE WHEN excluded.status = ANY (a.seen) THEN a.seen ELSE a.seen || excluded.status END, updated_at = now()
     RETURNING old.seen INTO v_known;
     IF coalesce(w.status, s_kind[i]) = ANY (v_known) THEN r_outcome[i] := 'exists'; END IF;
+    -- Anything but one success of the whole amount, and the attempts themselves must be looked at.
+    IF r_outcome[i] = 'posted' THEN
+      SELECT count(*) = 1 AND bool_and(a.status = 'SUCCESS' AND coalesce(a.amount = y.amount AND w.amount = y.amount, false)) INTO v_whole
+        FROM payment_attempts a WHERE a.order_id = y.order_id;
+      UPDATE verifications v SET whole = v_whole WHERE v.payment_id = y.id AND v.state <> 'done' AND v.whole <> v_whole;
+    END IF;
 
     IF s_kind[i] = 'success' THEN
       -- Another attempt of this order succeeded too: it was paid twice, whatever comes of the first.
-      IF EXISTS (SELECT FROM payment_attempts a WHERE a.order_id = y.order_id AND a.status = 'SUCCESS'
-                    AND a.cashfree_payment_id <> w.cashfree_payment_id) THEN
+      IF y.verified_at IS NOT NULL AND y.cashfree_payment_id <> w.cashfree_payment_id
+         OR EXISTS (SELECT FROM payment_attempts a WHERE a.order_id = y.order_id AND a.status = 'SUCCESS'
+                       AND a.cashfree_payment_id <> w.cashfree_payment_id) THEN
         PERFORM inquire(ARRAY[y.order_id], 'paid_twice');
       END IF;
       UPDATE payments x SET webhook_verified = true, updated_at = now(),
-             cashfree_payment_id = CASE WHEN y.webhook_verified THEN y.cashfree_payment_id ELSE w.cashfree_payment_id END,
+             cashfree_payment_id = CASE WHEN y.webhook_verified OR y.verified_at IS NOT NULL THEN coalesce(y.cashfree_payment_id, w.cashfree_payment_id)
+                                        ELSE w.cashfree_payment_id END,
              payment_group = CASE WHEN y.webhook_verified THEN y.payment_group ELSE w.payment_group END,
              payment_method = CASE WHEN y.webhook_verified THEN y.payment_method ELSE w.payment_method END,
              instrument = CASE WHEN y.webhook_verified THEN y.instrument ELSE w.instrument END
        WHERE x.id = y.id;
       IF y.verified_at IS NULL THEN
-        INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount) VALUES (y.id, y.order_id, 'webhook', now(), y.amount)
+        INSERT INTO verifications AS v (payment_id, order_id, reason, next_at, amount, whole)
+          VALUES (y.id, y.order_id, 'webhook', now(), y.amount, coalesce(v_whole, false))
         ON CONFLICT (payment_id) DO UPDATE
           SET state = 'due', attempt = CASE WHEN v.state = 'orphan' OR r_outcome[i] = 'posted' THEN 0 ELSE v.attempt END,
               leased_until = CASE WHEN r_outcome[i] = 'posted' AND v.attempt > 0 THEN '-infinity' ELSE v.leased_until END,

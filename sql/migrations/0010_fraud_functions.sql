@@ -4,9 +4,12 @@
 SET LOCAL ROLE core_owner;
 
 -- Take payments that are due to be asked about, the oldest deadline first and of those the largest amount; nobody else takes them for
--- p_lease_s. A lease that ends without an answer (its holder died) is simply taken again.
+-- p_lease_s. A lease that ends without an answer (its holder died) is simply taken again. whole: the order alone decides; if not, offers are
+-- those on record by attempt, {cashfree_payment_id: [offer_id, paise off] or null if its webhook named none}, and cashfree_payment_id is the
+-- attempt that a webhook called successful.
 CREATE FUNCTION lease_verifications(p_limit integer, p_lease_s double precision)
-RETURNS TABLE (payment_id uuid, order_id text, attempt integer, amount bigint, user_id uuid, wallet_id uuid, device_id text, ip text, instrument text)
+RETURNS TABLE (payment_id uuid, order_id text, attempt integer, amount bigint, user_id uuid, wallet_id uuid, device_id text, ip text, instrument text,
+               whole boolean, cashfree_payment_id text, offers jsonb)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
   WITH due AS (
     SELECT v.ctid AS place FROM verifications v WHERE v.state = 'due' AND v.next_at <= now() AND v.leased_until < now()
@@ -15,14 +18,20 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET 
     UPDATE verifications v SET leased_until = now() + make_interval(secs => p_lease_s)
       FROM due d WHERE v.ctid = d.place RETURNING v.*
   )
-  SELECT l.payment_id, l.order_id, l.attempt, l.amount, y.user_id, y.wallet_id, y.device_id, host(y.ip), y.instrument
+  SELECT l.payment_id, l.order_id, l.attempt, l.amount, y.user_id, y.wallet_id, y.device_id, host(y.ip), y.instrument,
+         l.whole, y.cashfree_payment_id,
+         CASE WHEN NOT l.whole THEN (SELECT jsonb_object_agg(a.cashfree_payment_id, CASE WHEN a.offer_id IS NOT NULL THEN jsonb_build_array(a.offer_id, a.offer_amount) END)
+                                       FROM payment_attempts a WHERE a.order_id = l.order_id AND a.status = 'SUCCESS') END
     FROM leased l CROSS JOIN LATERAL (SELECT * FROM payments x WHERE x.id = l.payment_id LIMIT 1) y ORDER BY l.next_at, l.amount DESC
 $$;
 
 -- What the gateway answered about leased payments, on the chain verify/<shard>. p_results is an array of
 --   {"payment", "attempt", "answer": "order" | "not_found" | "unavailable", "status", "paid", "amount", "currency", "cf_order_id",
---    "retry_s", "credit_partition", "entities": [[kind, entity, fraud.detection partition], ...]}
--- Outcomes: verified   PAID, amount and currency equal ours: pending credits rise, each entity is asked for its counts
+--    "retry_s", "credit_partition", "entities": [[kind, entity, fraud.detection partition], ...]}, and where its attempts were looked at
+--   "cf_payment_id": the attempt that paid, "paid_amount": what it paid, "offer": {"id", "amount"} on record for it or null,
+--   "mismatch": why it must not be credited or null, "successes": how many attempts succeeded
+-- Outcomes: verified   PAID, amount and currency equal ours, and what was paid is that less the offer on record: pending credits rise, each
+--                      entity is asked for its counts
 --           mismatch   PAID, but something else than we sold: a case for a person, no credit
 --           unpaid     not PAID (yet): asked again by the schedule; orphan after it
 --           deferred   no answer: asked again, and it counts as no attempt
@@ -53,19 +62,19 @@ BEGIN
   PERFORM FROM payments z WHERE z.id = ANY (v_ids) ORDER BY z.id FOR NO KEY UPDATE;
   PERFORM FROM verifications z WHERE z.payment_id = ANY (v_ids) ORDER BY z.payment_id FOR UPDATE;
 
-  -- Paid, and as we sold it: those go as a set, the others one by one.
+  -- Paid, as we sold it and nothing else to look at: those go as a set, the others one by one.
   WITH plain AS MATERIALIZED (
     SELECT r.ord, r.cf_order_id, r.credit_partition, r.entities, q.place, q.id, q.wallet_id, q.amount, q.credits_granted, k.place AS check_place,
            greatest(least(coalesce(a.at, now()), now()), now() - interval '1 hour') AS at
       FROM (SELECT x.*, count(*) OVER (PARTITION BY x.payment) AS n
               FROM ROWS FROM (jsonb_to_recordset(p_results) AS (payment uuid, answer text, paid boolean, amount bigint, currency text,
-                                                               cf_order_id text, credit_partition integer, entities jsonb))
-                     WITH ORDINALITY AS x (payment, answer, paid, amount, currency, cf_order_id, credit_partition, entities, ord)) r
+                                                               cf_order_id text, credit_partition integer, entities jsonb, paid_amount bigint))
+                     WITH ORDINALITY AS x (payment, answer, paid, amount, currency, cf_order_id, credit_partition, entities, paid_amount, ord)) r
      CROSS JOIN LATERAL (SELECT z.*, z.ctid AS place FROM payments z WHERE z.id = r.payment LIMIT 1) q
      CROSS JOIN LATERAL (SELECT z.state, z.ctid AS place FROM verifications z WHERE z.payment_id = r.payment LIMIT 1) k
      CROSS JOIN LATERAL (SELECT max(z.occurred_at) AS at FROM payment_attempts z WHERE z.order_id = q.order_id AND z.status = 'SUCCESS') a
      WHERE r.n = 1 AND r.answer = 'order' AND r.paid AND r.amount = q.amount AND r.currency = q.currency
-       AND q.verified_at IS NULL AND k.state <> 'done'
+       AND r.paid_amount IS NULL AND q.verified_at IS NULL AND k.state <> 'done'
   ), pending AS (
     UPDATE wallets w SET pending_credits = w.pending_credits + s.credits, updated_at = now()
       FROM (SELECT z.place, p.credits FROM (SELECT wallet_id, sum(credits_granted)::bigint AS credits FROM plain GROUP BY wallet_id) p
@@ -100,11 +109,15 @@ BEGIN
     SELECT * INTO STRICT v FROM verifications WHERE payment_id = v_ids[i] FOR UPDATE;
     IF y.verified_at IS NOT NULL OR v.state = 'done' THEN
       r_outcome[i] := 'exists';
-    ELSIF e ->> 'answer' = 'order' AND (e ->> 'paid')::boolean AND (e ->> 'amount')::bigint = y.amount AND e ->> 'currency' = y.currency THEN
+    ELSIF e ->> 'answer' = 'order' AND (e ->> 'paid')::boolean AND (e ->> 'amount')::bigint = y.amount AND e ->> 'currency' = y.currency
+      AND e ->> 'mismatch' IS NULL AND coalesce((e ->> 'paid_amount')::bigint, y.amount) + coalesce((e -> 'offer' ->> 'amount')::bigint, 0) = y.amount THEN
       r_outcome[i] := 'verified';
       UPDATE wallets SET pending_credits = pending_credits + y.credits_granted, updated_at = now() WHERE id = y.wallet_id;
       UPDATE payments SET status = 'verified', verified_at = now(), cashfree_order_id = coalesce(cashfree_order_id, e ->> 'cf_order_id'),
+             cashfree_payment_id = coalesce(e ->> 'cf_payment_id', cashfree_payment_id), offer_id = e -> 'offer' ->> 'id',
+             offer_amount = coalesce((e -> 'offer' ->> 'amount')::bigint, 0),
              credit_partition = (e ->> 'credit_partition')::integer, updated_at = now() WHERE id = y.id;
+      IF (e ->> 'successes')::integer > 1 THEN PERFORM inquire(ARRAY[y.order_id], 'paid_twice'); END IF;
       -- Velocity is of payments, not of our catching up: the time of the success, of the last hour at most.
       SELECT greatest(least(coalesce(max(a.occurred_at), now()), now()), now() - interval '1 hour') INTO v_at
         FROM payment_attempts a WHERE a.order_id = y.order_id AND a.status = 'SUCCESS';
@@ -118,7 +131,9 @@ BEGIN
       r_outcome[i] := 'mismatch';
       UPDATE payments SET status = 'mismatch', updated_at = now() WHERE id = y.id;
       PERFORM open_case('payment_mismatch', y.id::text, jsonb_build_object('order_id', y.order_id, 'amount_paise', y.amount, 'currency', y.currency),
-                        jsonb_build_object('status', e ->> 'status', 'amount_paise', (e ->> 'amount')::bigint, 'currency', e ->> 'currency'));
+                        jsonb_build_object('status', e ->> 'status', 'amount_paise', (e ->> 'amount')::bigint, 'currency', e ->> 'currency')
+                          || CASE WHEN e ? 'paid_amount' THEN jsonb_build_object('why', e -> 'mismatch', 'paid_paise', e -> 'paid_amount', 'offer', e -> 'offer')
+                                  ELSE '{}' END);
       PERFORM inquire(ARRAY[y.order_id], 'mismatch');
     ELSIF v.state <> 'due' OR v.attempt <> (e ->> 'attempt')::integer THEN
       r_outcome[i] := 'exists';

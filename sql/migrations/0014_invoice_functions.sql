@@ -48,7 +48,8 @@ CREATE FUNCTION document_head(p_kind text, p_number text, p_year smallint, p_iss
                                  'tax_paise', p_cgst + p_sgst + p_igst, 'gross_paise', p_gross))
 $$;
 
--- The tax invoice of a payment, whole. p_terms: {"seller": {...}, "sac": code, "item": what is sold, "rate_bp": the whole rate}.
+-- The tax invoice of a payment, whole. It is of the full price: an offer is paid by us, and takes nothing off the sale or its tax (MONEY §4);
+-- the document says how the price was paid. p_terms: {"seller": {...}, "sac": code, "item": what is sold, "rate_bp": the whole rate}.
 CREATE FUNCTION tax_invoice_document(y payments, u users, p_number text, p_year smallint, p_issued timestamptz, p_terms jsonb)
 RETURNS jsonb LANGUAGE sql STABLE AS $$
   SELECT document_head('tax_invoice', p_number, p_year, p_issued, y.amount, y.taxable_amount, y.cgst_amount, y.sgst_amount, y.igst_amount)
@@ -63,7 +64,9 @@ RETURNS jsonb LANGUAGE sql STABLE AS $$
                       'sac', p_terms -> 'sac', 'credits', y.bonus_credits, 'taxable_paise', 0, 'cgst_paise', 0, 'sgst_paise', 0,
                       'igst_paise', 0, 'gross_paise', 0)) ELSE '[]' END,
            'payment', jsonb_build_object('id', y.id, 'order_id', y.order_id, 'gateway_payment_id', y.cashfree_payment_id,
-                                         'method', y.payment_group, 'paid_at', to_char(y.verified_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
+                                         'method', y.payment_group, 'paid_at', to_char(y.verified_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+             || CASE WHEN y.offer_amount > 0 THEN jsonb_build_object('paid_paise', y.amount - y.offer_amount, 'offer_paise', y.offer_amount,
+                                                                     'offer_id', y.offer_id) ELSE '{}' END)
 $$;
 
 -- Refunds that landed before their payment's invoice was issued; the transaction that issues it issues their credit notes, in order.
@@ -75,7 +78,8 @@ CREATE TABLE credit_notes_due (
 );
 CREATE INDEX credit_notes_due_payment ON credit_notes_due (payment_id);
 
--- The credit note of money given back on an invoiced sale. Its amounts are the refund's own, as the ledger booked them: cumulative tax, so
+-- The credit note of money given back on an invoiced sale. Its amounts are the refund's slice of the sale (with the offer's part), as the
+-- ledger booked it: cumulative tax, so
 -- that a full refund in any slicing reverses exactly the invoice's tax. Its series is the invoice's, C read as N.
 -- Call it in the transaction that completes the refund. Returns the note (of p_refund, if there is one); NULL if the invoice is not issued
 -- yet (then it follows with the invoice), if it is void, or if the payment was never a sale.
@@ -91,6 +95,7 @@ DECLARE
   v_series text;
   v_serial bigint;
   v_number text;
+  v_gross bigint;
 BEGIN
   SELECT * INTO STRICT r FROM refunds WHERE id = p_refund;
   -- The payment's lock keeps two refunds, and the issue of the invoice, one after the other.
@@ -105,7 +110,8 @@ BEGIN
     RETURN NULL;
   END IF;
   IF v.voided_at IS NOT NULL THEN RETURN NULL; END IF;
-  SELECT coalesce(sum(gross_amount), 0) + r.amount AS gross, coalesce(sum(cgst_amount), 0) + r.cgst_amount AS cgst,
+  v_gross := r.amount + r.offer_amount;
+  SELECT coalesce(sum(gross_amount), 0) + v_gross AS gross, coalesce(sum(cgst_amount), 0) + r.cgst_amount AS cgst,
          coalesce(sum(sgst_amount), 0) + r.sgst_amount AS sgst, coalesce(sum(igst_amount), 0) + r.igst_amount AS igst
     INTO b FROM invoices WHERE invoice_id = v.id AND kind = 'credit_note' AND voided_at IS NULL;
   IF b.gross > v.gross_amount OR b.cgst > v.cgst_amount OR b.sgst > v.sgst_amount OR b.igst > v.igst_amount THEN
@@ -119,15 +125,16 @@ BEGIN
   INSERT INTO invoices (id, kind, number, series, financial_year, serial, payment_id, user_id, refund_id, invoice_id, place_of_supply,
                         gross_amount, taxable_amount, cgst_amount, sgst_amount, igst_amount, issued_at, document)
     VALUES (v_id, 'credit_note', v_number, v_series, v_year, v_serial, y.id, v.user_id, p_refund, v.id, v.place_of_supply,
-            r.amount, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount, p_occurred,
-            document_head('credit_note', v_number, v_year, p_occurred, r.amount, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount)
+            v_gross, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount, p_occurred,
+            document_head('credit_note', v_number, v_year, p_occurred, v_gross, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount)
               || jsonb_build_object('seller', v.document -> 'seller', 'buyer', v.document -> 'buyer', 'rate_bp', v.document -> 'rate_bp',
                    'reverse_charge', false, 'place_of_supply', v.place_of_supply, 'inter_state', v.document -> 'inter_state',
                    'against', jsonb_build_object('id', v.id, 'number', v.number, 'date', v.document -> 'date'),
                    'lines', jsonb_build_array(jsonb_build_object('description', v.document -> 'lines' -> 0 -> 'description',
                       'sac', v.document -> 'lines' -> 0 -> 'sac', 'credits', r.credits_reversed, 'taxable_paise', r.taxable_amount,
-                      'cgst_paise', r.cgst_amount, 'sgst_paise', r.sgst_amount, 'igst_paise', r.igst_amount, 'gross_paise', r.amount)),
-                   'payment', v.document -> 'payment', 'refund', jsonb_build_object('id', p_refund, 'reason', r.reason)));
+                      'cgst_paise', r.cgst_amount, 'sgst_paise', r.sgst_amount, 'igst_paise', r.igst_amount, 'gross_paise', v_gross)),
+                   'payment', v.document -> 'payment', 'refund', jsonb_build_object('id', p_refund, 'reason', r.reason)
+                     || CASE WHEN r.offer_amount > 0 THEN jsonb_build_object('paid_back_paise', r.amount, 'offer_paise', r.offer_amount) ELSE '{}' END));
   RETURN v_id;
 END $$;
 

@@ -93,7 +93,8 @@ BEGIN
   RETURN v_bought + p_amount / 10;
 END $$;
 
--- What may be refunded of a payment now, pro rata, and of which lot; NULLs if it was never credited. Reads only.
+-- What may be refunded of a payment now, pro rata, and of which lot; NULLs if it was never credited. All of it is the buyer's own money: of
+-- what an offer paid nothing goes back to them. Reads only.
 CREATE FUNCTION refundable(p_payment uuid, OUT o_lot uuid, OUT o_total bigint, OUT o_refundable bigint, OUT o_gone bigint, OUT o_pending bigint,
   OUT o_pending_credits bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -108,10 +109,10 @@ BEGIN
     FROM refunds f LEFT JOIN holds h ON h.id = f.hold_id AND h.state = 'held' WHERE f.payment_id = p_payment;
   IF l.id IS NULL THEN RETURN; END IF;
   o_lot := l.id;
-  o_total := l.taxable_paise + l.cgst_paise + l.sgst_paise + l.igst_paise;
+  o_total := paid_for(l);
   o_refundable := greatest(0, div(o_total::numeric * (l.granted_credits - l.spent_credits - l.expired_credits - l.debt_paid_credits
                                                       - (l.held_credits - o_pending_credits)), l.granted_credits)::bigint
-                              - l.refunded_paise - o_pending);
+                              - (l.refunded_paise - l.offer_returned_paise) - o_pending);
 END $$;
 
 -- A refund is asked for, once per key ('<principal>:<key>'): decided under the payment's lock, its credits held, on the chain api/<shard>.
@@ -135,6 +136,7 @@ DECLARE
   v_chain record;
   v_canonical text := '';
   v_credits bigint;
+  v_gone bigint;
   v_hold uuid := uuidv7();
   v_late boolean;
 BEGIN
@@ -154,14 +156,15 @@ BEGIN
   SELECT * INTO x FROM expire_due(p_batch_id, 1, v_wallet, now(), NULL);
   SELECT * INTO c FROM refundable(p_payment);
   SELECT * INTO l FROM lots WHERE id = c.o_lot FOR UPDATE;
+  v_gone := l.refunded_paise - l.offer_returned_paise;
   v_credits := CASE p_policy
     WHEN 'RETIER' THEN l.granted_credits - l.reversed_credits - l.owed_credits - c.o_pending_credits
-                       - credits_bought_by(greatest(0, c.o_total - l.refunded_paise - c.o_pending - p_amount), p_prices, p_credits)
-    ELSE div_ceil((l.refunded_paise + c.o_pending + p_amount)::numeric * l.granted_credits, c.o_total) - l.reversed_credits - l.owed_credits - c.o_pending_credits END;
+                       - credits_bought_by(greatest(0, c.o_total - v_gone - c.o_pending - p_amount), p_prices, p_credits)
+    ELSE div_ceil((v_gone + c.o_pending + p_amount)::numeric * l.granted_credits, c.o_total) - l.reversed_credits - l.owed_credits - c.o_pending_credits END;
   r_reason := CASE
     WHEN y.status NOT IN ('credited', 'refunded') OR l.id IS NULL THEN 'not_refundable'
-    WHEN c.o_gone + p_amount > y.amount OR (p_policy = 'PRO_RATA' AND p_amount > c.o_refundable)
-      OR l.refunded_paise + c.o_pending + p_amount > c.o_total OR v_credits > l.free_credits THEN 'insufficient_refundable'
+    WHEN c.o_gone + p_amount > y.amount - y.offer_amount OR (p_policy = 'PRO_RATA' AND p_amount > c.o_refundable)
+      OR v_gone + c.o_pending + p_amount > c.o_total OR v_credits > l.free_credits THEN 'insufficient_refundable'
     WHEN v_credits <= 0 THEN 'refund_too_small' END;
   r_outcome := CASE WHEN r_reason IS NULL THEN 'created' ELSE 'refused' END;
   r_refund := p_id;
@@ -259,6 +262,7 @@ DECLARE
   h holds;
   a record;
   v_total bigint;
+  v_gone bigint;
   v_credits bigint;
   v_key text := 'core:refund/' || p_refund;
 BEGIN
@@ -267,27 +271,29 @@ BEGIN
   SELECT * INTO l FROM lots WHERE id = f.lot_id FOR UPDATE;
   SELECT * INTO h FROM holds WHERE id = f.hold_id AND state = 'held';
   v_total := l.taxable_paise + l.cgst_paise + l.sgst_paise + l.igst_paise;
+  v_gone := l.refunded_paise - l.offer_returned_paise;
   o_canonical := ''; o_journal := ''; o_expiries := 0; o_expired := 0; o_breakage := 0;
-  IF h.id IS NOT NULL AND (p_forced OR l.refunded_paise + f.amount > v_total) THEN
+  IF h.id IS NOT NULL AND (p_forced OR v_gone + f.amount > paid_for(l)) THEN
     SELECT * INTO a FROM apply_command('refund', p_batch_id, p_ord, true, false, uuidv7(), f.wallet_id, 'release', h.credits, v_key || '/release', '\x00',
       now(), 'refund', p_refund::text, NULL, NULL, NULL, jsonb_build_object('hold_id', h.id));
     o_canonical := a.o_canonical; o_expiries := a.o_expiries; o_expired := a.o_expired; o_breakage := a.o_breakage;
     h := NULL;
     SELECT * INTO l FROM lots WHERE id = f.lot_id;
   END IF;
-  IF l.id IS NULL OR l.refunded_paise + f.amount > v_total THEN
+  IF l.id IS NULL OR v_gone + f.amount > paid_for(l) THEN
     o_journal := post_unapplied(p_batch_id, 'unapplied_refunded', 'refund', p_refund::text, jsonb_build_object('refund_id', f.refund_id), -f.amount);
-    PERFORM open_case('refunded_beyond_capture', p_refund::text, jsonb_build_object('captured_paise', y.amount, 'refunded_paise', l.refunded_paise),
+    PERFORM open_case('refunded_beyond_capture', p_refund::text, jsonb_build_object('captured_paise', y.amount - y.offer_amount, 'refunded_paise', v_gone),
                       jsonb_build_object('refund_id', f.refund_id, 'amount_paise', f.amount));
     UPDATE refunds SET status = 'done', outside = true, credits_reversed = 0, next_at = 'infinity', leased_until = '-infinity', finished_at = now(),
            updated_at = now() WHERE id = p_refund RETURNING * INTO o_refund;
     RETURN;
   END IF;
 
-  v_credits := coalesce(h.credits, greatest(0, div_ceil((l.refunded_paise + f.amount)::numeric * l.granted_credits, v_total) - l.reversed_credits - l.owed_credits));
-  f.cgst_amount := tax_reversed(l.cgst_paise, v_total, l.refunded_paise, f.amount);
-  f.sgst_amount := tax_reversed(l.sgst_paise, v_total, l.refunded_paise, f.amount);
-  f.igst_amount := tax_reversed(l.igst_paise, v_total, l.refunded_paise, f.amount);
+  v_credits := coalesce(h.credits, greatest(0, div_ceil((v_gone + f.amount)::numeric * l.granted_credits, paid_for(l)) - l.reversed_credits - l.owed_credits));
+  f.offer_amount := offer_given_up(l, f.amount);
+  f.cgst_amount := tax_reversed(l.cgst_paise, v_total, l.refunded_paise, f.amount + f.offer_amount);
+  f.sgst_amount := tax_reversed(l.sgst_paise, v_total, l.refunded_paise, f.amount + f.offer_amount);
+  f.igst_amount := tax_reversed(l.igst_paise, v_total, l.refunded_paise, f.amount + f.offer_amount);
   f.transaction_id := uuidv7();
   SELECT * INTO a FROM apply_command('refund', p_batch_id, p_ord, true, false, f.transaction_id, f.wallet_id,
     (CASE WHEN h.id IS NULL THEN 'chargeback' ELSE 'refund' END)::transaction_kind, greatest(1, v_credits), v_key, '\x00', now(),
@@ -296,11 +302,11 @@ BEGIN
   IF a.o_outcome <> 'posted' THEN RAISE EXCEPTION 'refund %: % %', p_refund, a.o_outcome, a.o_reason; END IF;
   o_canonical := o_canonical || a.o_canonical; o_expiries := o_expiries + a.o_expiries; o_expired := o_expired + a.o_expired;
   o_breakage := o_breakage + a.o_breakage;
-  f.closes_payment := NOT y.refunded AND y.refund_amount + f.amount >= y.amount;
+  f.closes_payment := NOT y.refunded AND y.refund_amount + f.amount >= y.amount - y.offer_amount;
   UPDATE payments SET refund_amount = refund_amount + f.amount, refunded = refunded OR f.closes_payment, updated_at = now(),
          status = CASE WHEN f.closes_payment AND status = 'credited' THEN 'refunded' ELSE status END WHERE id = y.id;
   UPDATE refunds SET status = 'done', credits_reversed = v_credits, cgst_amount = f.cgst_amount, sgst_amount = f.sgst_amount, igst_amount = f.igst_amount,
-         taxable_amount = amount - f.cgst_amount - f.sgst_amount - f.igst_amount, transaction_id = f.transaction_id, closes_payment = f.closes_payment,
+         offer_amount = f.offer_amount, taxable_amount = amount + f.offer_amount - f.cgst_amount - f.sgst_amount - f.igst_amount, transaction_id = f.transaction_id, closes_payment = f.closes_payment,
          next_at = 'infinity', leased_until = '-infinity', finished_at = now(), updated_at = now() WHERE id = p_refund RETURNING * INTO o_refund;
   PERFORM issue_credit_note(p_refund, now());
 END $$;
@@ -381,7 +387,7 @@ BEGIN
   IF v_event = 'succeeded' AND f.policy = 'UNAPPLIED' THEN
     v_journal := post_returned(p_batch_id, f.cashfree_payment_id, f.amount);
     UPDATE unapplied_receipts SET state = 'refunded', refund_id = f.id, updated_at = now() WHERE cashfree_payment_id = f.cashfree_payment_id;
-    UPDATE payments y SET refund_amount = least(y.amount, y.refund_amount + f.amount), refunded = y.refund_amount + f.amount >= y.amount, updated_at = now()
+    UPDATE payments y SET refund_amount = least(y.amount, y.refund_amount + f.amount), refunded = y.refund_amount + f.amount >= y.amount - y.offer_amount, updated_at = now()
      WHERE y.id = f.payment_id AND f.reason <> 'paid_twice';
     UPDATE refunds SET status = 'done', next_at = 'infinity', leased_until = '-infinity', finished_at = now(), updated_at = now()
      WHERE id = p_refund RETURNING * INTO f;

@@ -123,9 +123,9 @@ BEGIN
     v_bonus := f.credits_reversed * l.bonus_credits / l.granted_credits;
     PERFORM void_credit_note(p_refund, 'the dispute was won');
     INSERT INTO lots (id, wallet_id, transaction_id, payment_id, reinstates, priority, promotional, effective_at, expires_at, granted_credits, base_credits, bonus_credits,
-                      free_credits, taxable_paise, cgst_paise, sgst_paise, igst_paise)
+                      free_credits, taxable_paise, cgst_paise, sgst_paise, igst_paise, offer_paise)
       VALUES (v_id, f.wallet_id, v_id, f.payment_id, p_refund, l.priority, false, l.effective_at, l.expires_at, f.credits_reversed, f.credits_reversed - v_bonus, v_bonus,
-              f.credits_reversed, f.taxable_amount, f.cgst_amount, f.sgst_amount, f.igst_amount);
+              f.credits_reversed, f.taxable_amount, f.cgst_amount, f.sgst_amount, f.igst_amount, f.offer_amount);
     v_debt := least(w.debt_credits, f.credits_reversed);
     IF v_debt > 0 THEN
       v_rec := move_lot(v_id, v_debt, 'free', 'debt_paid');
@@ -135,9 +135,9 @@ BEGIN
     o_canonical := post_transaction(p_batch_id, p_ord, v_id, f.wallet_id, 'reinstate', f.credits_reversed, f.credits_reversed - v_debt, 0,
       'core:dispute/' || p_dispute || '/won', '\x00', now(), 'dispute', p_dispute, NULL, NULL, NULL,
       ARRAY['gateway_clearing', 'cgst_payable', 'sgst_payable', 'igst_payable', 'deferred_revenue', 'credits_issued', 'wallet', 'wallet', 'wallet_debt',
-            'deferred_revenue', 'credit_debt_receivable', 'rounding']::ledger_account[],
+            'deferred_revenue', 'credit_debt_receivable', 'rounding', 'offer_discount']::ledger_account[],
       ARRAY[f.amount, -f.cgst_amount, -f.sgst_amount, -f.igst_amount, -f.taxable_amount, f.credits_reversed, -f.credits_reversed, v_debt, -v_debt,
-            v_rec, -v_debt_paise, v_debt_paise - v_rec]);
+            v_rec, -v_debt_paise, v_debt_paise - v_rec, f.offer_amount]);
     INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
       VALUES ('credits_reinstated', w.owner_id, w.id, f.payment_id, f.credits_reversed, f.amount, 'dispute', p_dispute, now());
     PERFORM refresh_expiry(f.wallet_id);

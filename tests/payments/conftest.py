@@ -22,6 +22,7 @@ from agents.verifier import Verifier
 from domain.gst import split_inclusive
 from domain.packs import pack_for
 from gateway.entities import Order
+from gateway.entities import Payment as Attempt
 from gateway.errors import GatewayError, NotFound
 from sql import invariants, payments, webhooks
 from sql.db import Database, DatabaseSettings
@@ -44,12 +45,28 @@ class Kept:
         self.sent += outgoing
 
 
+def attempt(
+    order_id: str, paid_paise: int, cf_payment_id: str = "1", status: str = "SUCCESS", **more: str | int
+) -> Attempt:
+    """An attempt as the gateway lists it."""
+    return Attempt(
+        cf_payment_id=cf_payment_id,
+        order_id=order_id,
+        status=status,
+        amount_paise=paid_paise,
+        currency="INR",
+        **more,  # type: ignore[arg-type]
+    )
+
+
 class Gateway:
     """Answers about orders as the test says: an order, or an error to raise."""
 
     def __init__(self) -> None:
         self.orders: dict[str, Order | GatewayError] = {}
+        self.attempts: dict[str, tuple[Attempt, ...]] = {}
         self.asked: list[str] = []
+        self.asked_payments: list[str] = []
 
     async def get_order(self, order_id: str) -> Order:
         self.asked.append(order_id)
@@ -57,6 +74,15 @@ class Gateway:
         if isinstance(answer, GatewayError):
             raise answer
         return answer
+
+    async def get_payments(self, order_id: str) -> tuple[Attempt, ...]:
+        """As the test says; else that one attempt paid it all."""
+        self.asked_payments.append(order_id)
+        order = self.orders[order_id]
+        assert isinstance(order, Order)
+        if order_id in self.attempts:
+            return self.attempts[order_id]
+        return (attempt(order_id, order.amount_paise),)
 
     def pays(
         self,
@@ -95,6 +121,7 @@ class Shop:
     verifier: Verifier
     positions: dict[tuple[str, int], tuple[int, int, int]] = field(default_factory=dict)
     delivered: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    prices: dict[str | None, int] = field(default_factory=dict)
 
     @property
     def db(self) -> Database:
@@ -136,6 +163,7 @@ class Shop:
             "device_id": f"device-{user}",
             "ip": ip_address("49.36.0.7"),
         }
+        self.prices[str((fields | more)["order_id"])] = price_paise
         return NewPayment(
             user_id=user,
             wallet_id=wallet,
@@ -187,6 +215,7 @@ class Shop:
             "cf_payment_id": cf_payment_id,
             "payment_group": "upi",
             "instrument": f"upi:{order_id}@bank",
+            "amount_paise": self.prices.get(order_id),
             "occurred_at": datetime.now(UTC) - timedelta(minutes=minutes),
         }
         return NewWebhook(**(fields | more))  # type: ignore[arg-type]

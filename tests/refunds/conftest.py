@@ -254,6 +254,8 @@ def received(event: WebhookEvent, body: bytes) -> NewWebhook:
         payment_group=event.payment_group,
         instrument=None,
         amount_paise=event.amount_paise,
+        offer_id=event.offer_id,
+        discount_paise=event.discount_paise,
         currency=event.currency,
         occurred_at=event.happened_at,
     )

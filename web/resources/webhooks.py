@@ -102,6 +102,8 @@ def stored_form(raw: bytes, verdict: Verdict, remote: str | None) -> tuple[NewWe
         payment_method=event.payment_method,
         instrument=event.instrument,
         amount_paise=_storable(event.amount_paise),
+        offer_id=event.offer_id,
+        discount_paise=_storable(event.discount_paise),
         currency=event.currency,
         occurred_at=event.happened_at or event.event_time,
         source_ip=source_ip,
