@@ -111,6 +111,7 @@ class Rig:
             "CASHFREE_CLIENT_ID": "simulated",
             "CASHFREE_CLIENT_SECRET": secrets.get("cashfree"),
             "CASHFREE_WEBHOOK_SECRETS": secrets.get("cashfree"),
+            "DEVELOPMENT": "true",
             "API_TOKEN": secrets.get("api_token"),
             **({} if self.limits is None else {"CASHFREE_LIMITS_PER_MINUTE": _limits(self.limits)}),
             **self.extra,

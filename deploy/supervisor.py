@@ -226,6 +226,7 @@ def _settings(stack: Stack) -> dict[str, str]:
         "CASHFREE_WEBHOOK_SECRETS": secrets.get("cashfree"),
         "CASHFREE_LIMITS_PER_MINUTE": SIMULATED_LIMITS,
         "CASHFREE_WEBHOOK_URL": f"http://{HOST}:{web}/v1/webhooks/cashfree",
+        "DEVELOPMENT": "true",
         "API_TOKEN": secrets.get("api_token"),
     }
     return {name: os.environ.get(name, value) for name, value in defaults.items()}

@@ -10,10 +10,11 @@ from gateway.settings import GatewaySettings
 from gateway.storage import open_storage
 from sql import webhooks
 from sql.db import Database, DatabaseSettings
+from web.access import Access
 from web.inbox import INBOX, Inbox
 from web.live import HUB, Hub
 from web.middleware import around
-from web.router import add_routes
+from web.router import POLICY, add_routes
 from web.services import SERVICES, Services
 from web.settings import WebSettings
 from web.throttle import open_throttle
@@ -61,7 +62,9 @@ def _services(
             open_storage() as storage,
             open_throttle(redis_url, per_minute=settings.web_refunds_per_minute) as throttle,
         ):
-            services = app[SERVICES] = Services(settings, gateway_settings, db, gateway, storage, throttle)
+            access = Access(settings, db, POLICY.scopes_of)
+            services = Services(settings, gateway_settings, db, gateway, storage, throttle, access)
+            app[SERVICES] = services
             app[INBOX] = Inbox(lambda items: webhooks.insert_webhooks(db, items))
             hub = app[HUB] = Hub(services)
             watching = asyncio.create_task(hub.run())

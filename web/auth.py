@@ -1,18 +1,8 @@
-"""Who calls, and what they may do. Local runs know one development token; it has every scope."""
+"""The words of who may do what: scopes, roles, how far a role reaches, and a caller. Who calls is found in `web.access`."""
 
-import hmac
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
 from typing import Final
-
-from aiohttp import web
-
-from web.problems import Problem
-from web.settings import WebSettings
-
-COOKIE: Final = "core_token"
-_LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Scope(StrEnum):
@@ -40,6 +30,39 @@ class Scope(StrEnum):
     RECON_WRITE = "reconciliation:write"
     QUEUES_READ = "queues:read"
     QUEUES_WRITE = "queues:write"
+    APPROVALS_READ = "approvals:read"
+    APPROVALS_WRITE = "approvals:write"
+    ACCESS_READ = "access:read"
+    ACCESS_WRITE = "access:write"
+
+
+OPEN: Final = frozenset({Scope.PUBLIC, Scope.SIGNED})
+"""Asked of nobody."""
+
+
+class Role(StrEnum):
+    """Who somebody is to us. `web.policy` says what each may do."""
+
+    CUSTOMER = "customer"  # a user of ours; the token's subject is the user's id
+    SERVICE = "service"  # an API key
+    SUPPORT = "support"
+    FINANCE = "finance"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ADMIN = "admin"  # keys and tokens; no money
+    DEVELOPER = "developer"  # the development token: everything, where DEVELOPMENT is set
+    NOBODY = "nobody"
+
+
+STAFF: Final = frozenset({Role.SUPPORT, Role.FINANCE, Role.OPERATOR, Role.AUDITOR, Role.ADMIN})
+
+
+class Reach(StrEnum):
+    """Which objects a role may use a route on."""
+
+    NONE = "-"
+    OWN = "own"
+    ANY = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,51 +70,11 @@ class Caller:
     """A known caller. `principal` scopes its idempotency keys and usage ids, and has no ':'."""
 
     principal: str
+    role: Role
     scopes: frozenset[Scope]
+    reach: Reach = Reach.ANY
+    """Of the route that is called."""
 
 
-NOBODY: Final = Caller("-", frozenset())
-LOCAL: Final = Caller("local", frozenset(Scope))
-
-
-def authenticate(request: web.Request, settings: WebSettings, scope: Scope) -> Caller:
-    """The caller, if it may do what `scope` says. Errors: Problem 401, 403."""
-    if scope in (Scope.PUBLIC, Scope.SIGNED):
-        return NOBODY
-    caller = _caller(request, settings, scope)
-    if caller is None:
-        raise Problem(
-            401,
-            "unauthorised",
-            "send Authorization: Bearer <token>",
-            headers={"WWW-Authenticate": 'Bearer realm="commdesk"'},
-        )
-    if scope not in caller.scopes:
-        raise Problem(403, "forbidden", f"the scope {scope} is needed")
-    return caller
-
-
-def _caller(request: web.Request, settings: WebSettings, scope: Scope) -> Caller | None:
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    if kind.lower() == "bearer" and _is_token(token.strip(), settings):
-        return LOCAL
-    if scope is Scope.LIVE and (
-        _is_token(request.cookies.get(COOKIE, ""), settings) or _is_local(request, settings)
-    ):
-        return LOCAL
-    return None
-
-
-def _is_token(given: str, settings: WebSettings) -> bool:
-    expected = settings.api_token.get_secret_value()
-    return bool(expected) and hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
-
-
-def _is_local(request: web.Request, settings: WebSettings) -> bool:
-    """A browser on this machine, that says so in Host too: a foreign name for our address is not local."""
-    host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
-    try:
-        loopback = ip_address(request.remote or "").is_loopback and ip_address(settings.web_host).is_loopback
-    except ValueError:
-        return False
-    return loopback and host in _LOCAL_HOSTS and "X-Forwarded-For" not in request.headers
+NOBODY: Final = Caller("-", Role.NOBODY, frozenset())
+LOCAL: Final = Caller("local", Role.DEVELOPER, frozenset(Scope))

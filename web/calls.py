@@ -15,11 +15,13 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from web.auth import Caller, Scope
+from web.auth import Caller, Reach, Role, Scope
+from web.ownership import check_body
 from web.problems import Problem, not_found
 from web.services import SERVICES, Services
 from web.shapes import NoQuery
 from web.strict import Decoder, Malformed
+from web.waiting import WaitingAnswer, ask
 
 BODY_BYTES: Final = 64 * 1024
 USAGE_BODY_BYTES: Final = 1024 * 1024
@@ -41,22 +43,39 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """An approved request: the parts of its path, and its key, scoped already."""
+
+    path: Mapping[str, str]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What a handler is given besides its body or query."""
 
     request: web.Request
     services: Services
     caller: Caller
+    asked: "Asked | None" = None
+    """What this call repeats, if a second person has approved it."""
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The parts of the path that its route names."""
+        return self.request.match_info if self.asked is None else self.asked.path
 
     def uuid(self, name: str, what: str) -> UUID:
         """A UUID of the path. Errors: Problem 404, also for what is no UUID."""
         try:
-            return UUID(self.request.match_info[name])
+            return UUID(self.path[name])
         except ValueError as error:
             raise not_found(what) from error
 
     def key(self) -> str:
         """The Idempotency-Key, scoped to the caller. Errors: Problem 400."""
+        if self.asked is not None:
+            return self.asked.key
         given = self.request.headers.getall("Idempotency-Key", [])
         if not given:
             raise Problem(
@@ -80,6 +99,16 @@ class Route:
     body: Any = None
     query: Any = None
     answer: Any = None
+    again: Callable[[Call, bytes], Awaitable[Reply]] | None = None
+    """Does an approved request; its body is JSON."""
+
+    @property
+    def name(self) -> str:
+        """As the policy and approvals write it."""
+        return f"{self.method} {self.path}"
+
+
+ACTIONS: Final = web.AppKey("actions", dict[str, Route])
 
 
 def reads(
@@ -109,8 +138,12 @@ def writes(
     answer: Any,
     query: type[Struct] = NoQuery,
     limit: int = BODY_BYTES,
+    second_person: Callable[[Call, B], Awaitable[str | None]] | None = None,
 ) -> Route:
-    """POST: the handler is given its body, read strictly, of at most `limit` bytes; a query it reads itself."""
+    """POST: the handler is given its body, read strictly, of at most `limit` bytes; a query it reads itself.
+
+    `second_person` says, in a line for people, what another must approve first; None: nothing.
+    """
     decoder = Decoder(body)
 
     async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -120,9 +153,31 @@ def writes(
             said = decoder.decode(raw or b"{}")
         except Malformed as error:
             raise Problem(_STATUS.get(error.code, 400), error.code, error.detail) from error
-        return respond(await handler(Call(request, request.app[SERVICES], caller), said))
+        call = Call(request, request.app[SERVICES], caller)
+        if caller.reach is Reach.OWN:
+            await check_body(call.services.db, caller, said)
+        if second_person is not None and caller.role is not Role.DEVELOPER:
+            summary = await second_person(call, said)
+            if summary is not None and (waiting := await _wait(call, said, summary)) is not None:
+                return respond(Reply(waiting, 202))
+        return respond(await handler(call, said))
 
-    return Route("POST", path, scope, handle, body=body, query=query, answer=answer)
+    async def again(call: Call, raw: bytes) -> Reply:
+        return await handler(call, decoder.decode(raw))
+
+    async def _wait(call: Call, said: object, summary: str) -> WaitingAnswer | None:
+        return await ask(
+            call.services,
+            call.caller,
+            key=call.key(),
+            action=f"POST {path}",
+            path=dict(call.path),
+            said=said,
+            summary=summary,
+        )
+
+    redo = again if second_person is not None else None
+    return Route("POST", path, scope, handle, body=body, query=query, answer=answer, again=redo)
 
 
 def respond(reply: Reply) -> web.Response:

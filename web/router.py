@@ -1,15 +1,20 @@
-"""The table of routes: method, path, what it asks of its caller, its types. Policy and documentation read it."""
+"""The table of routes: method, path, what it asks of its caller, its types. `web.policy` says who may call each."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
 
 from web import ledger_calls, live, ops
-from web.auth import Caller, Scope, authenticate
-from web.calls import USAGE_BODY_BYTES, Route, reads, writes
+from web.auth import Reach, Scope
+from web.calls import ACTIONS, USAGE_BODY_BYTES, Route, reads, writes
+from web.ownership import check_path
+from web.policy import Policy
 from web.resources import (
     aggregates,
+    api_keys,
+    approvals,
     dead_letters,
     disputes,
     holds,
@@ -47,7 +52,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     reads("/v1/wallets/{id}/transactions", wallets.list_transactions, wallets.TransactionsQuery,
           scope=Scope.WALLETS_READ, answer=wallets.TransactionsPage),
     writes("/v1/wallets/{id}/grants", wallets.grant, wallets.NewGrant,
-           scope=Scope.CREDITS_GRANT, answer=ledger_calls.PostedAnswer),
+           scope=Scope.CREDITS_GRANT, answer=ledger_calls.PostedAnswer, second_person=wallets.by_staff),
     writes("/v1/holds", holds.create_hold, holds.NewHold, scope=Scope.CREDITS_HOLD, answer=ledger_calls.PostedAnswer),
     reads("/v1/holds/{id}", holds.get_hold, NoQuery, scope=Scope.CREDITS_HOLD, answer=holds.HoldAnswer),
     writes("/v1/holds/{id}/capture", holds.capture, holds.Capture, scope=Scope.CREDITS_HOLD, answer=ledger_calls.PostedAnswer),
@@ -67,15 +72,15 @@ ROUTES: Final[tuple[Route, ...]] = (
     writes("/v1/payments/{id}/invoice", invoices.request_invoice, Nothing,
            scope=Scope.PAYMENTS_WRITE, answer=invoices.InvoiceRequest),
     writes("/v1/payments/{id}/refunds", refunds.create_refund, refunds.NewRefund,
-           scope=Scope.REFUNDS_WRITE, answer=refunds.RefundAnswer),
+           scope=Scope.REFUNDS_WRITE, answer=refunds.RefundAnswer, second_person=refunds.above_limit),
     reads("/v1/payments/{id}/refunds", refunds.list_refunds, NoQuery, scope=Scope.REFUNDS_READ, answer=refunds.Refunds),
     reads("/v1/refunds/{id}", refunds.get_refund, NoQuery, scope=Scope.REFUNDS_READ, answer=refunds.RefundAnswer),
     writes("/v1/refunds/{id}/payout", refunds.decide_payout, refunds.PayoutVerdict,
-           scope=Scope.REFUNDS_STAFF, answer=refunds.RefundAnswer),
+           scope=Scope.REFUNDS_STAFF, answer=refunds.RefundAnswer, second_person=refunds.pays_out),
     reads("/v1/receipts", receipts.list_receipts, receipts.ReceiptsQuery,
           scope=Scope.REFUNDS_READ, answer=receipts.ReceiptsPage),
     writes("/v1/receipts/{id}/refund", receipts.return_receipt, Nothing,
-           scope=Scope.REFUNDS_STAFF, answer=refunds.RefundAnswer),
+           scope=Scope.REFUNDS_STAFF, answer=refunds.RefundAnswer, second_person=receipts.above_limit),
     reads("/v1/disputes", disputes.list_disputes, disputes.DisputesQuery,
           scope=Scope.REFUNDS_READ, answer=disputes.DisputesPage),
     reads("/v1/disputes/{id}", disputes.get_dispute, NoQuery, scope=Scope.REFUNDS_READ, answer=disputes.DisputeAnswer),
@@ -103,6 +108,20 @@ ROUTES: Final[tuple[Route, ...]] = (
           scope=Scope.PUBLISHERS_READ, answer=publishers.Watermarks),
     reads("/v1/aggregates/{metric}", aggregates.get_aggregate, aggregates.AggregateQuery,
           scope=Scope.AGGREGATES_READ, answer=aggregates.AggregateAnswer),
+    reads("/v1/approvals", approvals.list_approvals, approvals.ApprovalsQuery,
+          scope=Scope.APPROVALS_READ, answer=approvals.ApprovalsPage),
+    reads("/v1/approvals/{id}", approvals.get_approval, NoQuery, scope=Scope.APPROVALS_READ, answer=approvals.ApprovalAnswer),
+    writes("/v1/approvals/{id}/approve", approvals.approve, approvals.Verdict,
+           scope=Scope.APPROVALS_WRITE, answer=approvals.Approved),
+    writes("/v1/approvals/{id}/reject", approvals.reject, approvals.Verdict,
+           scope=Scope.APPROVALS_WRITE, answer=approvals.ApprovalAnswer),
+    reads("/v1/api-keys", api_keys.list_keys, api_keys.KeysQuery, scope=Scope.ACCESS_READ, answer=api_keys.KeysPage),
+    writes("/v1/api-keys", api_keys.create_key, api_keys.NewKey, scope=Scope.ACCESS_WRITE, answer=api_keys.SecretAnswer),
+    writes("/v1/api-keys/{id}/rotate", api_keys.rotate_key, api_keys.Rotation,
+           scope=Scope.ACCESS_WRITE, answer=api_keys.SecretAnswer),
+    writes("/v1/api-keys/{id}/revoke", api_keys.revoke_key, Nothing, scope=Scope.ACCESS_WRITE, answer=api_keys.KeyAnswer),
+    writes("/v1/tokens/revoke", api_keys.revoke_tokens, api_keys.Revocation,
+           scope=Scope.ACCESS_WRITE, answer=api_keys.RevokedAnswer),
     Route("POST", "/v1/webhooks/cashfree", Scope.SIGNED, webhooks.receive_cashfree, answer=webhooks.WebhookAnswer),
     Route("GET", "/v1/live", Scope.LIVE, live.stream),
     Route("GET", "/healthz", Scope.PUBLIC, ops.healthz),
@@ -114,22 +133,30 @@ ROUTES: Final[tuple[Route, ...]] = (
 # fmt: on
 
 
-MONEY_LEAVES: Final = frozenset({Scope.REFUNDS_WRITE, Scope.REFUNDS_STAFF})
+POLICY: Final = Policy(ROUTES)
+
+MONEY_LEAVES: Final = frozenset({Scope.REFUNDS_WRITE, Scope.REFUNDS_STAFF, Scope.APPROVALS_WRITE})
 """What is refused while callers cannot be counted."""
 
 
 def add_routes(app: web.Application) -> None:
-    """Every route of the table, each behind its scope."""
+    """Every route of the table, each behind the policy."""
+    app[ACTIONS] = {route.name: route for route in ROUTES}
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _guarded(route))
 
 
 def _guarded(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    kind = POLICY.kind(route)
+
     async def handle(request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
-        caller: Caller = authenticate(request, services.settings, route.scope)
+        caller = await services.access.caller(request, route.scope)
+        caller = replace(caller, reach=POLICY.allow(route, caller))
         if route.scope in MONEY_LEAVES:
             await services.throttle.take("refunds", caller.principal)
+        if caller.reach is Reach.OWN and kind is not None:
+            await check_path(services.db, caller, kind, dict(request.match_info))
         return await route.handle(request, caller)
 
     return handle

@@ -12,6 +12,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage import Storage
 from sql.db import Database
 from streams.topics import partition_of
+from web.access import Access
 from web.metrics import Metrics
 from web.settings import WebSettings
 from web.throttle import Throttle
@@ -29,6 +30,7 @@ class Services:
     gateway: CashfreeClient
     storage: Storage
     throttle: Throttle
+    access: Access
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
 

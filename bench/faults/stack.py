@@ -201,6 +201,7 @@ class System:
             "CASHFREE_WEBHOOK_SECRETS": self.secret,
             "CASHFREE_LIMITS_PER_MINUTE": supervisor.SIMULATED_LIMITS,
             "CASHFREE_PROCESSES": "3",
+            "DEVELOPMENT": "true",
             "API_TOKEN": self.token,
             "POLLER_AGE_S": "8",
             "POLLER_EVERY_S": "2",

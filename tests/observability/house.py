@@ -144,6 +144,7 @@ async def house(
             "CASHFREE_CLIENT_SECRET": "s" * 40,
             "CASHFREE_WEBHOOK_SECRETS": "s" * 40,
             "CASHFREE_LIMITS_PER_MINUTE": '{"get_order": 100000, "create_order": 100000}',
+            "DEVELOPMENT": "true",
             "API_TOKEN": TOKEN,
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{sink_port}",
             "TRACE_SAMPLE_RATIO": "1",

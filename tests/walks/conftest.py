@@ -154,7 +154,9 @@ async def stack(database, broker, tmp_path: Path) -> AsyncIterator[Stack]:  # ty
             cashfree_timeout_s=TIMEOUT_S,
         )
         books = DatabaseSettings(database_url=database.url, database_pool_size=8)
-        shop = make_app(WebSettings(api_token=SecretStr(TOKEN), partitions=PARTITIONS), merchant, books)
+        shop = make_app(
+            WebSettings(development=True, api_token=SecretStr(TOKEN), partitions=PARTITIONS), merchant, books
+        )
         url = await opened.enter_async_context(serving(shop))
         db = await opened.enter_async_context(await Database.connect(books))
         admin = await asyncpg.connect(database.admin_url)

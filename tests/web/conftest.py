@@ -170,7 +170,7 @@ async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  
     """The API over a fresh database."""
     gateway_url, simulator = gateway
     app = make_app(
-        WebSettings(api_token=SecretStr(TOKEN)),
+        WebSettings(development=True, api_token=SecretStr(TOKEN)),
         settings_for(gateway_url),
         DatabaseSettings(database_url=database.url, database_pool_size=4),
     )

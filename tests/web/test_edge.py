@@ -29,7 +29,7 @@ async def test_every_route_of_the_api_refuses_a_stranger(api: Api) -> None:
 
 async def test_without_a_token_set_nobody_has_one(database, gateway) -> None:  # type: ignore[no-untyped-def]
     app = make_app(
-        WebSettings(api_token=SecretStr("")),
+        WebSettings(development=True, api_token=SecretStr("")),
         settings_for(gateway[0]),
         DatabaseSettings(database_url=database.url),
     )
@@ -96,7 +96,9 @@ async def test_health_readiness_and_metrics_tell_how_it_is(api: Api) -> None:
 async def test_without_a_database_the_answer_is_503_and_comes_back_by_itself(gateway) -> None:  # type: ignore[no-untyped-def]
     async with private_postgres() as postgres:
         settings = DatabaseSettings(database_url=postgres.url("core_app"), database_connect_timeout_s=2)
-        app = make_app(WebSettings(api_token=SecretStr(TOKEN)), settings_for(gateway[0]), settings)
+        app = make_app(
+            WebSettings(development=True, api_token=SecretStr(TOKEN)), settings_for(gateway[0]), settings
+        )
         async with serving(app) as url, aiohttp.ClientSession() as http:
             api = Api(url, http, None, gateway[1])  # type: ignore[arg-type]
             owner = await api.user()

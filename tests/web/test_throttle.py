@@ -34,7 +34,7 @@ async def api(  # type: ignore[no-untyped-def]
     """The API with a Redis of its own."""
     url, simulator = gateway
     app = make_app(
-        WebSettings(api_token=SecretStr(TOKEN)),
+        WebSettings(development=True, api_token=SecretStr(TOKEN)),
         settings_for(url).model_copy(update={"redis_url": SecretStr(valkey.url)}),
         DatabaseSettings(database_url=database.url),
     )

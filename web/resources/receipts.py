@@ -53,9 +53,19 @@ async def list_receipts(call: Call, query: ReceiptsQuery) -> Reply:
     return Reply(ReceiptsPage(items=items, next=page[-1].cf_payment_id if len(found) > len(page) else None))
 
 
+async def above_limit(call: Call, _: Nothing) -> str | None:
+    """What goes back above the limit of refunds needs a second person."""
+    receipt = await reversals.get_receipt(call.services.db, call.path["id"])
+    if receipt is None:
+        raise not_found("receipt")
+    if receipt.amount_paise <= call.services.settings.approval_refund_paise:
+        return None
+    return f"return {receipt.amount_paise} paise of {receipt.cf_payment_id}, {receipt.reason}"
+
+
 async def return_receipt(call: Call, _: Nothing) -> Reply:
     """POST /v1/receipts/{id}/refund: staff. Exactly that payment goes back, once; again: the same refund."""
-    db, cf_payment_id = call.services.db, call.request.match_info["id"]
+    db, cf_payment_id = call.services.db, call.path["id"]
     receipt = await reversals.get_receipt(db, cf_payment_id)
     if receipt is None:
         raise not_found("receipt")

@@ -14,6 +14,7 @@ from streams.events import Reference
 from web.auth import Scope
 from web.calls import Call, Reply
 from web.problems import Problem, key_conflict, not_found
+from web.resources.payments import found
 from web.services import request_hash
 from web.shapes import Answer, Body, NoQuery
 
@@ -65,14 +66,33 @@ _REFUSED = {
 }
 
 
-async def create_refund(call: Call, body: NewRefund) -> Reply:
-    """POST /v1/payments/{id}/refunds: 201 with its credits held; 422 insufficient_refundable and the like."""
+async def above_limit(call: Call, body: NewRefund) -> str | None:
+    """A refund above the limit needs a second person."""
+    _refuse_retier(call, body)
+    payment = await found(call)
+    if body.amount_paise <= call.services.settings.approval_refund_paise:
+        return None
+    return f"refund {body.amount_paise} paise of payment {payment.id}, {body.policy}"
+
+
+async def pays_out(call: Call, body: PayoutVerdict) -> str | None:
+    """Money that leaves by payout needs a second person; saying no does not."""
+    refund = await _found(call)
+    if body.verdict == "decline":
+        return None
+    return f"payout of refund {refund.id}, {refund.amount_paise} paise: {body.verdict}"
+
+
+def _refuse_retier(call: Call, body: NewRefund) -> None:
     if body.policy == "RETIER" and Scope.REFUNDS_STAFF not in call.caller.scopes:
         raise Problem(403, "forbidden", f"the scope {Scope.REFUNDS_STAFF} is needed for RETIER")
+
+
+async def create_refund(call: Call, body: NewRefund) -> Reply:
+    """POST /v1/payments/{id}/refunds: 201 with its credits held; 422 insufficient_refundable and the like."""
+    _refuse_retier(call, body)
     db, key = call.services.db, call.key()
-    payment = await payments.get_payment(db, call.uuid("id", "payment"))
-    if payment is None:
-        raise not_found("payment")
+    payment = await found(call)
     asked = await refunds.request_refund(
         db,
         refunds.NewRefund(
@@ -107,10 +127,10 @@ async def create_refund(call: Call, body: NewRefund) -> Reply:
 async def list_refunds(call: Call, _: NoQuery) -> Reply:
     """GET /v1/payments/{id}/refunds: those asked for, and those that return what was paid too much."""
     db, payment_id = call.services.db, call.uuid("id", "payment")
-    found = await refunds.get_payment_refunds(db, payment_id)
-    if not found and await payments.get_payment(db, payment_id) is None:
+    known = await refunds.get_payment_refunds(db, payment_id)
+    if not known and await payments.get_payment(db, payment_id) is None:
         raise not_found("payment")
-    return Reply(Refunds(items=[shown(refund) for refund in found]))
+    return Reply(Refunds(items=[shown(refund) for refund in known]))
 
 
 async def get_refund(call: Call, _: NoQuery) -> Reply:
@@ -141,10 +161,10 @@ async def decide_payout(call: Call, body: PayoutVerdict) -> Reply:
 
 
 async def _found(call: Call) -> Refund:
-    found = await refunds.get_refund(call.services.db, call.uuid("id", "refund"))
-    if found is None:
+    refund = await refunds.get_refund(call.services.db, call.uuid("id", "refund"))
+    if refund is None:
         raise not_found("refund")
-    return found
+    return refund
 
 
 def shown(refund: Refund) -> RefundAnswer:
