@@ -8,7 +8,7 @@ Out    the metrics below, from this worker's /metrics while it has the duty; fro
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from sql import errors, monitor, status
 from sql.monitor import Measured
 from streams import metrics as carrier
 from streams.lag import LagReader
+from streams.topics import TOPICS
 from streams.wire import Refused
 
 log = structlog.get_logger("agents.monitor")
@@ -69,7 +70,17 @@ _TOTALS: Final = {
     "refunds": ("core_refunds", "core_refunds_paise"),
     "credits_granted": ("core_credits_granted", None),
 }
+STATUSES: Final = ("created", "failed", "verified", "held", "rejected", "credited", "mismatch", "refunded")
+POLICIES: Final = ("PRO_RATA", "RETIER", "FORCED", "UNAPPLIED")
 INCIDENTS: Final = ("reincarnated", "truncated", "tail_lost", "gap_filled", "slices_missing", "unapplied")
+
+NEVER_YET: Final[Sequence[tuple[str, tuple[str, ...]]]] = (
+    *(("core_quarantined", (topic,)) for topic in TOPICS),
+    *(("core_stream_incidents", (kind,)) for kind in INCIDENTS),
+    *((name, (status,)) for name in ("core_payments", "core_payments_paise") for status in STATUSES),
+    *((name, (policy,)) for name in ("core_refunds", "core_refunds_paise") for policy in POLICIES),
+)
+"""Shown as 0 from the start: of a counter that appears with its first event, no increase is seen."""
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 
@@ -128,6 +139,7 @@ class Monitor:
         self._lag = lag
         self._holder = holder
         self._counted_until = _now_ms()
+        self._last_quarantined = 0
         self._held = False
 
     async def run(self) -> None:
@@ -146,13 +158,17 @@ class Monitor:
             self._drop()
             return False
         if not self._held:
-            self._held, self._counted_until = True, _now_ms() - round(1000 * SETTLE_S)
+            self._held, self._last_quarantined = True, 0
+            self._counted_until = _now_ms() - round(1000 * SETTLE_S)
         until = max(self._counted_until, _now_ms() - round(1000 * SETTLE_S))
         found = await monitor.measure(
-            self._core.db, since=_first_id(self._counted_until), until=_first_id(until)
+            self._core.db,
+            since=_first_id(self._counted_until),
+            until=_first_id(until),
+            after_quarantined=self._last_quarantined,
         )
         backlog = await status.get_backlog(self._core.db, self._core.group)
-        self._counted_until = until
+        self._counted_until, self._last_quarantined = until, found.last_quarantined
         _count(found)
         samples = _samples(found)
         samples["core_backlog_events"] = {(b.topic,): b.events for b in backlog}
@@ -180,20 +196,22 @@ class Monitor:
 
 
 def _count(found: Measured) -> None:
+    for name, label in NEVER_YET:
+        BOARD.count(name, label)
     for topic, batches in found.batches.items():
         BOARD.count("core_batches", (topic,), more=batches)
     for (topic, outcome), records in found.outcomes.items():
         BOARD.count("core_outcomes", (topic, outcome), more=records)
     for topic, records in found.quarantined.items():
-        BOARD.count("core_quarantined", (topic,), total=records)
+        BOARD.count("core_quarantined", (topic,), more=records)
     for (metric, dimension), (count, paise) in found.totals.items():
         number, amount = _TOTALS[metric]
         label = (dimension.partition("=")[2] or "-",)
         BOARD.count(number, label, total=count)
         if amount is not None:
             BOARD.count(amount, label, total=paise)
-    for kind in INCIDENTS:
-        BOARD.count("core_stream_incidents", (kind,), total=found.incidents.get(kind, 0))
+    for kind, incidents in found.incidents.items():
+        BOARD.count("core_stream_incidents", (kind,), total=incidents)
 
 
 def _samples(found: Measured) -> Samples:

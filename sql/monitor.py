@@ -18,6 +18,7 @@ class Measured:
     waits: dict[str, tuple[int, float]]
     retries: dict[tuple[str, str], tuple[int, float]]
     quarantined: dict[str, int]
+    last_quarantined: int
     batches: dict[str, int]
     outcomes: dict[tuple[str, str], int]
     totals: dict[tuple[str, str], tuple[int, int]]
@@ -38,8 +39,12 @@ async def take_duty(db: Database, holder: str, *, lease_s: float) -> bool:
     return bool(await db.value(_Q["take_duty"], holder, lease_s))
 
 
-async def measure(db: Database, *, since: UUID, until: UUID) -> Measured:
-    """Everything. `since` and `until` bound the ids of the batches to count. Errors: Unavailable."""
+async def measure(db: Database, *, since: UUID, until: UUID, after_quarantined: int) -> Measured:
+    """Everything. `since` and `until` bound the ids of the batches to count, `after_quarantined` the records.
+
+    Errors: Unavailable.
+    """
+    quarantined = await db.rows(_Q["count_quarantined"], after_quarantined)
     outcomes = await db.rows(_Q["count_outcomes"], since, until)
     check = await db.row(_Q["get_last_check"])
     server = await db.row(_Q["get_server"])
@@ -50,7 +55,8 @@ async def measure(db: Database, *, since: UUID, until: UUID) -> Measured:
         retries={
             (r["topic"], r["state"]): (r["items"], r["oldest_s"]) for r in await db.rows(_Q["get_retries"])
         },
-        quarantined={r["topic"]: r["records"] for r in await db.rows(_Q["count_quarantined"])},
+        quarantined={r["topic"]: r["records"] for r in quarantined},
+        last_quarantined=max((r["last_id"] for r in quarantined), default=after_quarantined),
         batches={r["topic"]: r["batches"] for r in outcomes},
         outcomes={(r["topic"], outcome): r[outcome] for r in outcomes for outcome in OUTCOMES},
         totals={

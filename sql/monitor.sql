@@ -23,12 +23,16 @@ SELECT w.kind, w.n AS waiting, greatest(0, coalesce(extract(epoch FROM now() - w
 
 -- name: get_retries()
 -- Parked items per topic and state.
-SELECT topic, state, count(*) AS items, coalesce(extract(epoch FROM now() - min(created_at)), 0)::double precision AS oldest_s
-  FROM retries WHERE state IN ('due', 'dead') GROUP BY topic, state;
+SELECT topic, 'due' AS state, count(*) AS items, extract(epoch FROM now() - min(created_at))::double precision AS oldest_s
+  FROM retries WHERE state = 'due' GROUP BY topic
+UNION ALL
+SELECT topic, 'dead' AS state, count(*) AS items, extract(epoch FROM now() - min(created_at))::double precision AS oldest_s
+  FROM retries WHERE state = 'dead' GROUP BY topic;
 
--- name: count_quarantined()
--- Records set aside as unreadable or forged, per topic.
-SELECT topic, count(*) AS records FROM quarantine GROUP BY topic;
+-- name: count_quarantined(after_id)
+-- Records set aside as unreadable or forged, per topic, after one of them; the youngest seconds are left to the next look.
+SELECT topic, count(*) AS records, max(id) AS last_id FROM quarantine
+ WHERE id > $1 AND created_at < now() - interval '2 seconds' GROUP BY topic;
 
 -- name: count_outcomes(from_id, until_id)
 -- What became of the records of batches whose ids (UUIDv7) lie between two.

@@ -59,6 +59,9 @@ async def test_ages_dead_letters_incidents_and_violations_are_shown(database: An
         INSERT INTO retries (topic, partition, incarnation, source_offset, key, payload, state, next_at, reason, created_at)
           VALUES ('wallet.debit', 0, 1, 5, 'k', '{}', 'dead', now(), 'test', now() - interval '90 seconds');
         INSERT INTO stream_incidents (topic, partition, kind) VALUES ('wallet.debit', 0, 'truncated');
+        INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id, created_at)
+          SELECT 'wallet.debit', 0, 1, n, 'forged', '', gen_random_uuid(), now() - interval '1 minute'
+            FROM generate_series(1, 3) n;
         INSERT INTO invariant_runs (scope, holder, batches, behind, violated, detail, took_s)
           VALUES ('new', 'c', 10, 7, '{i3_balances_are_not_negative}', '{}', 0.1);
         INSERT INTO reconciliation_cases (kind, subject, expected, actual) VALUES ('unknown_settlement', 's', '{}', '{}');
@@ -75,6 +78,7 @@ async def test_ages_dead_letters_incidents_and_violations_are_shown(database: An
         async with LagReader(Address.parse(broker.url)) as lag:
             watching = Monitor(core, PostgresOwnership(db, "commdesk", []), lag, holder="a")
             assert await watching.once()
+            assert await watching.once(), "again, and nothing is counted twice"
             await admin.execute("UPDATE duties SET held_until = now() - interval '1 second'")
             seen = shown()
             assert await Monitor(core, PostgresOwnership(db, "commdesk", []), lag, holder="z").once()
@@ -83,13 +87,16 @@ async def test_ages_dead_letters_incidents_and_violations_are_shown(database: An
     assert seen["core_retries"] == {("wallet.debit", "dead"): 1}
     assert 89 < seen["core_retries_oldest_seconds"]["wallet.debit", "dead"] < 120
     assert seen["core_stream_incidents_total"][("truncated",)] == 1
+    assert seen["core_quarantined_total"]["wallet.debit",] == 3
+    assert seen["core_quarantined_total"]["wallet.credit",] == 0, "a first one is an increase"
     assert seen["core_invariant_violated"] == {("i3_balances_are_not_negative",): 1}
     assert seen["core_invariant_unchecked_batches"] == {(): 7}
     assert seen["core_reconciliation_cases"] == {("unknown_settlement",): 1}
     assert seen["core_waiting"][("webhook_inbox",)] == 1
     assert 39 < seen["core_waiting_oldest_seconds"][("webhook_inbox",)] < 70
-    assert seen["core_payments_total"] == {("held",): 5}
-    assert seen["core_payments_paise_total"] == {("held",): 250000}
+    assert seen["core_payments_total"]["held",] == 5
+    assert seen["core_payments_paise_total"]["held",] == 250000
+    assert seen["core_payments_total"]["mismatch",] == 0
 
 
 async def test_without_the_broker_its_numbers_are_gone_and_the_rest_stay(database: Any) -> None:
