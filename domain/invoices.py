@@ -172,9 +172,21 @@ def present(document: Mapping[str, Any], *, voided: bool = False) -> dict[str, A
             "reference": payment["gateway_payment_id"],
             "method": method_name(payment["method"]),
             "date": payment["paid_at"] and long_date(_day_in_india(payment["paid_at"])),
+            "paid": _rupees(payment.get("paid_paise")),
+            "offer": _rupees(payment.get("offer_paise")),
         },
-        "refund": refund and {"reference": refund["id"], "reason": refund["reason"]},
+        "refund": refund
+        and {
+            "reference": refund["id"],
+            "reason": refund["reason"],
+            "paid_back": _rupees(refund.get("paid_back_paise")),
+        },
     }
+
+
+def _rupees(paise: int | None) -> str | None:
+    """An amount in a sentence; None where there is none to tell."""
+    return None if paise is None else f"₹{figure(paise)}"
 
 
 _METHODS: Final = {

@@ -15,7 +15,7 @@ PRICE, PAID, OFFER = 50_000, 45_000, 5_000
 def success(
     shop: Shop, payment: Payment, claimed_paise: int | None, id: str = "1", **more: object
 ) -> NewWebhook:
-    return shop.webhook(payment.order_id, "SUCCESS", id, amount_paise=claimed_paise, **more)
+    return shop.webhook(payment.order_id, amount_paise=claimed_paise, cf_payment_id=id, **more)  # type: ignore[arg-type]
 
 
 def redeemed(shop: Shop, payment: Payment, discount_paise: int = OFFER) -> NewWebhook:

@@ -100,13 +100,16 @@ def balance_of(known: Known) -> int:
     return known.credits - div_ceil(refunded_paise(known) * known.credits, known.price_paise)
 
 
-def receipts_of(known: Known) -> int:
-    """How many successes are no sale, as far as we had a reason to look: paid again, or never as sold."""
+def receipts_of(known: Known) -> set[int]:
+    """How many successes are no sale: paid again, or never as sold. As far as we had a reason to look; whoever
+    had to look at the attempts to verify the payment may have seen a second one that nobody told us of.
+    """
     if known.currency != "INR" or not known.successes:
-        return 0
+        return {0}
     if not known.sold:
-        return len(known.successes)
-    return len(known.successes) - 1 if looked_at(known) else 0
+        return {len(known.successes)}
+    again = len(known.successes) - 1
+    return {again} if looked_at(known) else {0, again}
 
 
 def looked_at(known: Known) -> bool:

@@ -129,11 +129,12 @@ class Walk:
         weighed += [(4, self.resolve)] if self.pending else []
         if status == "ACTIVE":
             weighed += [(4, self.fail), (2, self.drop), (5, self.succeed), (2, self.begin), (2, self.expire)]
+            weighed += [] if self.returning else [(1, self.succeed_with_offer)]
             weighed += [] if self.order.attempts else [(1, self.tamper)]
         elif status == "PAID":
             weighed += [(1, self.fail), (2, self.late_failure)]
-            weighed += [(2, self.succeed)] if self.returning != "theirs" else []
-            if self.known.sold and self.returning != "theirs":
+            weighed += [(2, self.succeed)] if not self.once else []
+            if self.known.sold and not self.once:
                 weighed.append((3, self.ask_back))
             if self.known.sold and len(self.known.successes) == 1 and not self.returning:
                 weighed.append((2, self.give_back))
@@ -142,9 +143,17 @@ class Walk:
             Callable[[], Coroutine[Any, Any, None] | None], self.random.choices(steps, weights=weights)[0]
         )
 
-    def start(self) -> Attempt:
+    @property
+    def once(self) -> bool:
+        """Nobody pays this order again: its money goes back, or part of it was an offer's."""
+        return self.returning in ("theirs", "offer")
+
+    def start(self, offer_paise: int = 0) -> Attempt:
         return self.stack.sim.book.start_attempt(
-            self.order, "upi", f"walk{self.order.cf_order_id}.{len(self.order.attempts)}@bank"
+            self.order,
+            "upi",
+            f"walk{self.order.cf_order_id}.{len(self.order.attempts)}@bank",
+            offer_paise=offer_paise,
         )
 
     def invented(self) -> Attempt:
@@ -166,12 +175,17 @@ class Walk:
     def succeed(self) -> None:
         self.settle(self.start(), SUCCESS)
 
+    def succeed_with_offer(self) -> None:
+        """Less is paid than the price; only the webhook says why."""
+        self.returning = "offer"
+        self.settle(self.start(self.random.choice([1, 499, 5_000])), SUCCESS)
+
     def begin(self) -> None:
         self.pending.append(self.start())
 
     def resolve(self) -> None:
         """What began, perhaps before the order expired, ends."""
-        again = len(self.known.successes) > 0 and self.returning == "theirs"
+        again = len(self.known.successes) > 0 and self.once
         status = "FAILED" if again else self.random.choice(["FAILED", SUCCESS, SUCCESS])
         self.settle(self.pending.pop(), status)
 
@@ -186,7 +200,7 @@ class Walk:
         attempt = self.random.choice(self.lost())
         if attempt.status == "USER_DROPPED" and self.random.random() < 0.4:
             self.settle(attempt, "FAILED")
-        elif not (self.known.successes and self.returning == "theirs"):
+        elif not (self.known.successes and self.once):
             self.settle(attempt, SUCCESS)
 
     def late_failure(self) -> None:
@@ -256,7 +270,9 @@ class Walk:
         """Say it some times, each in some version, with ids as numbers or text, after some time; or never."""
         copies = self.random.choice([copies, 1, 1, 1, 2, 3])
         if isinstance(subject, Refund) or (
-            isinstance(subject, Attempt) and subject.status == SUCCESS and len(self.known.successes) > 1
+            isinstance(subject, Attempt)
+            and subject.status == SUCCESS
+            and (len(self.known.successes) > 1 or subject.offer_paise)
         ):
             copies = max(
                 1, copies
