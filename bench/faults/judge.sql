@@ -54,7 +54,7 @@ SELECT o.dest_topic || '-' || o.dest_partition || ' of ' || o.producer_topic || 
      = (o.dest_topic, o.dest_partition, o.producer_topic, o.producer_partition, o.producer_group, $1)
  WHERE o.batch_no > coalesce(m.last_batch_no, 0)
    AND EXISTS (SELECT FROM consumer_offsets c WHERE c.topic = o.dest_topic AND c.consumer_group = $1 AND c.epoch > 0)
- GROUP BY 1 ORDER BY 1;
+ GROUP BY way ORDER BY way;
 
 -- name: positions(consumer_group)
 -- Where each partition that is consumed stands.

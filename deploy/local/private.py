@@ -37,7 +37,7 @@ def sweep() -> None:
             owner = path.name.split("-")[1].partition(".")[0]
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
                 for disk in mounts_below(path):
-                    subprocess.run(["umount", "-l", str(disk)], check=False)
+                    subprocess.run([shutil.which("umount") or "/bin/umount", "-l", str(disk)], check=False)
                 shutil.rmtree(path, ignore_errors=True)
 
 
