@@ -4,9 +4,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from bench.faults.stack import GROUP, PARTITIONS, System
+from bench.faults.stack import GROUP, PARTITIONS, WORKERS, System
 from bench.faults.web import Web
 from sql.db import Database, Row
+from sql.errors import Unavailable
 from sql.queries import parse
 from streams.address import Address
 from streams.topics import TOPICS, partition_stream
@@ -20,6 +21,17 @@ Place = tuple[str, int]
 async def positions(db: Database) -> dict[Place, Row]:
     """Epoch, incarnation and next_offset of every partition that is consumed."""
     return {(row["topic"], row["partition"]): row for row in await db.rows(Q["positions"], GROUP)}
+
+
+async def whole(system: System) -> bool:
+    """Whether every worker runs and owns a part of what is consumed, so that each has a stand-in."""
+    try:
+        async with system.database() as db:
+            owners = {str(row["owner"]).rpartition(":")[2] for row in (await positions(db)).values()}
+    except Unavailable:
+        return False
+    workers = [system.processes[name] for name in WORKERS]
+    return all(worker.running and str(worker.pid) in owners for worker in workers)
 
 
 async def open_work(db: Database) -> list[str]:

@@ -58,7 +58,7 @@ SELECT o.dest_topic || '-' || o.dest_partition || ' of ' || o.producer_topic || 
 
 -- name: positions(consumer_group)
 -- Where each partition that is consumed stands.
-SELECT topic, partition, epoch, incarnation, next_offset FROM consumer_offsets WHERE consumer_group = $1 AND epoch > 0 ORDER BY topic, partition;
+SELECT topic, partition, epoch, incarnation, next_offset, owner FROM consumer_offsets WHERE consumer_group = $1 AND epoch > 0 ORDER BY topic, partition;
 
 -- name: incidents()
 SELECT topic, partition, count(*) AS incidents FROM stream_incidents GROUP BY topic, partition;
