@@ -91,12 +91,15 @@ class Nemesis:
 
 
 def hand(deck: Sequence[Kind], lane: Lane, seed: int, count: int) -> list[Kind]:
-    """The kinds of one run: consecutive seeds deal the whole deck round, so that a campaign has each equally often."""
+    """The kinds of one run: consecutive seeds deal the whole deck, shuffled anew each round, so that all come equally often."""
     kinds = [kind for kind in deck if kind.lane == lane]
     if not kinds:
         return []
-    random.Random(f"deck of {lane}").shuffle(kinds)
-    first = seed * count
-    dealt = [kinds[(first + i) % len(kinds)] for i in range(count)]
-    random.Random(f"{seed}/{lane}/order").shuffle(dealt)
+    places = range(seed * count, seed * count + count)
+    return [_shuffled(kinds, lane, place // len(kinds))[place % len(kinds)] for place in places]
+
+
+def _shuffled(kinds: Sequence[Kind], lane: Lane, round_no: int) -> list[Kind]:
+    dealt = list(kinds)
+    random.Random(f"{lane}/{round_no}").shuffle(dealt)
     return dealt
