@@ -20,7 +20,7 @@ from sql.batches import Bad, ParkedEvent, Progress, SessionRun, Watermark
 from sql.db import Database
 from sql.offsets import Producer
 from streams import messages
-from streams.batches import Batch, Record
+from streams.batches import Batch, Fenced, Record
 from streams.messages import BadEvent, Inbox, Slice, UsageBatch
 
 log = structlog.get_logger("agents.intake")
@@ -235,6 +235,7 @@ class Watermarks:
         rows = await offsets.missing_slices(
             self._db, batch.topic, batch.partition, producer, after=last, up_to=up_to
         )
+        before = last
         found: list[list[Any]] = []
         for row in rows:
             if row.slice.prev_batch_no != last:
@@ -254,6 +255,10 @@ class Watermarks:
             found.append(list(cast(Slice[Any], decoded.message).events))
             last = row.batch_no
         if last != up_to:
+            applied = await offsets.watermarks(self._db, batch.topic, batch.partition, self._group)
+            if applied.get(producer, 0) > before:
+                # This batch was committed, its answer was lost, and what it applied is swept: claim anew, and read on.
+                raise Fenced(f"{batch.topic}/{batch.partition}: slices of {producer} were applied meanwhile")
             await self._report(batch, "slices_missing", last, up_to, f"of {producer}: nowhere")
             raise MissingSlices(
                 f"{batch.topic}/{batch.partition} of {producer}: {last} to {up_to} are nowhere"

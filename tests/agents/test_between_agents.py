@@ -5,7 +5,8 @@ from uuid import uuid4
 import pytest
 
 from agents import analytics_billing, wallet_credit, wallet_debit
-from agents.core import Outgoing
+from agents.core import Core, Outgoing
+from sql import relay
 from streams import messages
 from streams.batches import Fenced
 from streams.events import CreditCommand, GrantCommand
@@ -57,6 +58,26 @@ async def test_what_happens_to_messages_between_agents_changes_no_window(
     found = await windows(world)
     assert found["credits_spent/1m"] == (6, 42)
     assert found["credits_granted/1m"] == (1, 1000)
+
+
+async def test_a_gap_that_was_filled_by_a_commit_whose_answer_was_lost_is_left_to_a_new_claim(
+    world: World, service: tuple[str, bytes]
+) -> None:
+    """What was applied is swept from the outbox; the batch, tried again, must not look for it there for ever."""
+    name, secret = service
+    wallet = await world.wallet(1000)
+    for i in range(3):
+        message = signed([usage(wallet, f"e{i}", 7)], name=name, secret=secret)
+        await wallet_debit.handle(world.core, await world.batch("wallet.debit", 0, [message]))
+    sent = world.kept.of("analytics.billing")
+    batch = await world.batch("analytics.billing", 0, [sent[0], sent[-1]])
+    unaware = Core(world.core.db, world.kept, world.core.group, partitions=1)
+    await analytics_billing.handle(world.core, batch)
+    await relay.sweep_outbox(world.core.db, world.core.group, limit=100, stale_s=0)
+    booked = await windows(world)
+    with pytest.raises(Fenced):
+        await analytics_billing.handle(unaware, batch)
+    assert await windows(world) == booked
 
 
 async def test_a_usage_event_sent_again_exists_and_another_body_conflicts(
