@@ -12,8 +12,8 @@ from sql.verifications import Evidence, Lease
 
 CURRENCY: Final = "INR"
 PATIENCE: Final = 5
-"""So many answers (the schedule makes it some six minutes and an hour) an amount that is too low waits for the
-webhook that may name its offer: the gateway sends it again for half an hour."""
+"""So many answers (the schedule makes it an hour and more) an amount that is too low waits for the webhook that may
+name its offer: the gateway sends it again for half an hour."""
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 

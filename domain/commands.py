@@ -67,7 +67,7 @@ class Reason(StrEnum):
 class Payment:
     """What our payments row says about a purchase; the event's own amounts are never authority.
 
-    `invoice` is the paid amount as taxable value and tax, and sums to it.
+    `invoice` is the price as taxable value and tax, and sums to it; `offer_paise` of it was paid by an offer.
     """
 
     wallet_id: UUID
@@ -76,6 +76,7 @@ class Payment:
     bonus: Credits
     verified: bool = True
     held: bool = False
+    offer_paise: Paise = 0
 
     @property
     def amount_paise(self) -> Paise:

@@ -6,7 +6,7 @@ the two over random batches. So this file is written to be read: precedence firs
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -28,11 +28,11 @@ from domain.commands import (
     quarantined,
     refused,
 )
-from domain.gst import NOTHING, GstSplit, refund_split
+from domain.gst import NOTHING, GstSplit
 from domain.lots import Lot, Move, Place, burn_plan, in_burn_order, move, reverse
 from domain.money import Credits, Paise
 from domain.postings import Legs
-from domain.refunds import force_reversal, pay_debt
+from domain.refunds import force_reversal, pay_debt, refund_slice
 from domain.wallets import Hold, Wallet
 
 
@@ -163,7 +163,8 @@ class Ledger:
         ):
             return parked(Reason.UNVERIFIED_PAYMENT)
         lot = self._new_lot(command, payment.invoice, bonus=payment.bonus)
-        legs = postings.capture(payment.invoice, command.credits)
+        lot = replace(lot, offer_paise=payment.offer_paise)
+        legs = postings.capture(payment.invoice, command.credits, offer_paise=payment.offer_paise)
         moves: list[Move] = []
         paid = min(wallet.debt, command.credits)
         if paid:
@@ -244,13 +245,11 @@ class Ledger:
             if command.credits > hold.credits:
                 return refused(Reason.HOLD_TOO_SMALL)
         lot = self._lot_with(wallet, command.lot_id, 0 if hold else command.credits)
-        if lot is None or lot.refunded_paise + command.refund_paise > lot.invoice.total_paise:
+        if lot is None or lot.paid_back_paise + command.refund_paise > lot.paid_paise:
             return refused(Reason.LOT_NOT_FREE)
         source = Place.HELD if hold else Place.FREE
-        part = refund_split(
-            lot.invoice, refunded_before_paise=lot.refunded_paise, refund_paise=command.refund_paise
-        )
-        self.lots[lot.id], reversal = reverse(lot, command.credits, source, part)
+        part, offer_paise = refund_slice(lot, command.refund_paise)
+        self.lots[lot.id], reversal = reverse(lot, command.credits, source, part, offer_paise=offer_paise)
         moves = [Move(lot.id, source, Place.REVERSED, command.credits)]
         legs = postings.refund(reversal, held=hold is not None)
         if hold is None:
@@ -271,7 +270,7 @@ class Ledger:
         How many credits follows from the money; `command.credits` only says that it is a positive command.
         """
         lot = self._lot_with(wallet, command.lot_id, 0)
-        if lot is None or not 0 < lot.refunded_paise + command.refund_paise <= lot.invoice.total_paise:
+        if lot is None or not 0 < lot.paid_back_paise + command.refund_paise <= lot.paid_paise:
             return refused(Reason.LOT_NOT_FREE)
         self.lots[lot.id], forced = force_reversal(lot, command.refund_paise)
         taken = forced.reversal.credits

@@ -58,8 +58,22 @@ class Lot:
     """How much of the paid total went back to the payer."""
     returned_paise: Paise = 0
     """Deferred revenue that refunds took back."""
+    offer_paise: Paise = 0
+    """What an offer paid of the price: no money of the buyer's, none that goes back to them."""
+    offer_returned_paise: Paise = 0
+    """What of it refunds gave up; `refunded_paise` includes it."""
     recognised_paise: Paise = 0
     """Deferred revenue that was earned: as revenue, as breakage, or by paying a credit debt."""
+
+    @property
+    def paid_paise(self) -> Paise:
+        """What the buyer paid."""
+        return self.invoice.total_paise - self.offer_paise
+
+    @property
+    def paid_back_paise(self) -> Paise:
+        """What the buyer got back."""
+        return self.refunded_paise - self.offer_returned_paise
 
     @property
     def used(self) -> Credits:
@@ -162,7 +176,8 @@ class Reversal:
     """One refund slice on one lot: the credits taken back and the parts of the money (paise).
 
     `returned_paise` left deferred revenue; `rounding_paise` is the rest of the slice's taxable value,
-    negative when a finished lot gave back more than the slice (its residue).
+    negative when a finished lot gave back more than the slice (its residue). `offer_paise` of the slice was the
+    offer's and goes back to nobody.
     """
 
     lot_id: UUID
@@ -170,9 +185,12 @@ class Reversal:
     slice: GstSplit
     returned_paise: Paise
     rounding_paise: Paise
+    offer_paise: Paise = 0
 
 
-def reverse(lot: Lot, amount: Credits, source: Place, refund: GstSplit) -> tuple[Lot, Reversal]:
+def reverse(
+    lot: Lot, amount: Credits, source: Place, refund: GstSplit, *, offer_paise: Paise = 0
+) -> tuple[Lot, Reversal]:
     """Take credits of a lot back against a refund (its `total_paise` may be 0: credits without money).
 
     Deferred revenue gives min(taxable, what is left), or all that is left when the lot is finished by it.
@@ -183,8 +201,10 @@ def reverse(lot: Lot, amount: Credits, source: Place, refund: GstSplit) -> tuple
         moved,
         refunded_paise=lot.refunded_paise + refund.total_paise,
         returned_paise=lot.returned_paise + returned,
+        offer_returned_paise=lot.offer_returned_paise + offer_paise,
     )
-    return after, Reversal(lot.id, amount, refund, returned, refund.taxable_paise - returned)
+    rounding = refund.taxable_paise - returned
+    return after, Reversal(lot.id, amount, refund, returned, rounding, offer_paise)
 
 
 def _moved(lot: Lot, amount: Credits, source: Place, target: Place) -> Lot:

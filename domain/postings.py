@@ -162,14 +162,17 @@ def expire(credits: Credits, recognised_paise: Paise) -> Legs:
 
 
 def refund(reversal: Reversal, *, held: bool = False) -> Legs:
-    """Money goes back and credits with it; the slice's tax is reversed, what is not deferred is rounding."""
+    """Money goes back and credits with it; the slice's tax is reversed, what is not deferred is rounding, and the
+    offer's part of it is given up.
+    """
     return legs_of(
         (Account.WALLET_HELD if held else Account.WALLET, reversal.credits),
         (Account.CREDITS_REVERSED, -reversal.credits),
         *_tax(reversal.slice, 1),
         (Account.DEFERRED_REVENUE, reversal.returned_paise),
         (Account.ROUNDING, reversal.rounding_paise),
-        (Account.GATEWAY_CLEARING, -reversal.slice.total_paise),
+        (Account.GATEWAY_CLEARING, reversal.offer_paise - reversal.slice.total_paise),
+        (Account.OFFER_DISCOUNT, -reversal.offer_paise),
     )
 
 
@@ -184,7 +187,8 @@ def chargeback(forced: ForcedReversal) -> Legs:
         (Account.DEFERRED_REVENUE, reversal.returned_paise),
         (Account.CREDIT_DEBT_RECEIVABLE, forced.receivable_paise),
         (Account.ROUNDING, forced.rounding_paise),
-        (Account.GATEWAY_CLEARING, -reversal.slice.total_paise),
+        (Account.GATEWAY_CLEARING, reversal.offer_paise - reversal.slice.total_paise),
+        (Account.OFFER_DISCOUNT, -reversal.offer_paise),
     )
 
 

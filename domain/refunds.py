@@ -7,10 +7,26 @@ the payment's lock.
 
 from dataclasses import dataclass, replace
 
-from domain.gst import refund_split
+from domain.gst import GstSplit, refund_split
 from domain.lots import Lot, Place, Reversal, reverse
-from domain.money import Credits, Paise, div_ceil, div_floor
+from domain.money import Credits, Paise, div_ceil, div_floor, div_half_up
 from domain.packs import PACKS, Pack, credits_bought_by
+
+
+def refund_slice(lot: Lot, refund_paise: Paise) -> tuple[GstSplit, Paise]:
+    """The slice of the sale that money paid back stands for, and how much of it the offer had paid.
+
+    The offer is given up in proportion, half-up on the running total, so a full refund in any slicing gives up
+    exactly the offer, and reverses exactly the invoice. Errors: ValueError beyond what was paid.
+    """
+    offer_paise = 0
+    if lot.offer_paise:
+        share = div_half_up((lot.paid_back_paise + refund_paise) * lot.offer_paise, lot.paid_paise)
+        offer_paise = share - lot.offer_returned_paise
+    part = refund_split(
+        lot.invoice, refunded_before_paise=lot.refunded_paise, refund_paise=refund_paise + offer_paise
+    )
+    return part, offer_paise
 
 
 def refundable_paise(lot: Lot, *, pending_paise: Paise = 0, held_for_refunds: Credits = 0) -> Paise:
@@ -20,8 +36,8 @@ def refundable_paise(lot: Lot, *, pending_paise: Paise = 0, held_for_refunds: Cr
     under way, whose own holds (`held_for_refunds`) are not others'. Credits that paid a debt are used.
     """
     kept = lot.used + lot.held - held_for_refunds
-    ceiling = div_floor(lot.invoice.total_paise * (lot.granted - kept), lot.granted)
-    return max(0, ceiling - lot.refunded_paise - pending_paise)
+    ceiling = div_floor(lot.paid_paise * (lot.granted - kept), lot.granted)
+    return max(0, ceiling - lot.paid_back_paise - pending_paise)
 
 
 def pro_rata_credits(
@@ -39,7 +55,7 @@ def retier_credits(lot: Lot, refund_paise: Paise, packs: tuple[Pack, ...] = PACK
 
     None when that is more than the lot's free credits: the refund is refused.
     """
-    net_paise = lot.invoice.total_paise - lot.refunded_paise - refund_paise
+    net_paise = lot.paid_paise - lot.paid_back_paise - refund_paise
     assert net_paise >= 0
     entitled = credits_bought_by(net_paise, packs)
     take = max(0, lot.granted - lot.reversed - lot.owed - entitled)
@@ -65,15 +81,15 @@ class ForcedReversal:
 
 def force_reversal(lot: Lot, refund_paise: Paise) -> tuple[Lot, ForcedReversal]:
     """Reverse a refund that nobody asked us about, beyond the free credits if need be (W8)."""
-    total = lot.refunded_paise + refund_paise
+    total = lot.paid_back_paise + refund_paise
     wanted = pro_rata_credits(
-        paid_paise=lot.invoice.total_paise,
+        paid_paise=lot.paid_paise,
         granted=lot.granted,
         refunded_total_paise=total,
         reversed_before=lot.reversed + lot.owed,
     )
-    part = refund_split(lot.invoice, refunded_before_paise=lot.refunded_paise, refund_paise=refund_paise)
-    after, reversal = reverse(lot, min(wanted, lot.free), Place.FREE, part)
+    part, offer_paise = refund_slice(lot, refund_paise)
+    after, reversal = reverse(lot, min(wanted, lot.free), Place.FREE, part, offer_paise=offer_paise)
     debt = wanted - reversal.credits
     receivable = max(0, reversal.rounding_paise) if debt else 0
     after = replace(after, owed=lot.owed + debt)

@@ -48,7 +48,8 @@ def specified(ledger: Ledger) -> Facts:
 
 
 def _lot(lot: Lot) -> tuple[Any, ...]:
-    paise = (lot.invoice.taxable_paise, lot.refunded_paise, lot.returned_paise, lot.recognised_paise)
+    earned = (lot.invoice.taxable_paise, lot.refunded_paise, lot.returned_paise, lot.recognised_paise)
+    paise = (*earned, lot.offer_paise, lot.offer_returned_paise)
     places = (lot.free, lot.held, lot.spent, lot.expired, lot.reversed, lot.debt_paid)
     return (lot.wallet_id, lot.granted, lot.bonus, lot.priority, lot.promotional, places, paise)
 
@@ -146,7 +147,7 @@ SELECT id, available_credits, locked_credits, pending_credits, debt_credits, deb
 _LOTS = """
 SELECT id, wallet_id, granted_credits, bonus_credits, priority, promotional,
        free_credits, held_credits, spent_credits, expired_credits, reversed_credits, debt_paid_credits,
-       taxable_paise, refunded_paise, returned_paise, recognised_paise
+       taxable_paise, refunded_paise, returned_paise, recognised_paise, offer_paise, offer_returned_paise
   FROM lots
 """
 _HOLDS = "SELECT id, wallet_id, state = 'held', credits FROM holds"

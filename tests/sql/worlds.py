@@ -143,7 +143,7 @@ class World:
         if lots and (kind in ("refund", "expire", "chargeback") or (kind == "hold" and rng.random() < 0.3)):
             lot = lots[rng.choice(list(lots)[-40:])]
             wallet_id = lot.wallet_id if rng.random() < 0.95 else wallet_id
-            total = lot.invoice.total_paise
+            total = lot.paid_paise
             fields |= {"lot_id": lot.id, "refund_paise": rng.choice([0, 1, 10_000, total // 3, total, -1])}
             asked = rng.choice([asked, max(1, lot.free), max(1, lot.free // 3)])
         holds = [hold for hold in list(self.model.holds.values())[-30:] if hold.open or rng.random() < 0.1]
@@ -280,13 +280,21 @@ class World:
                 queue.pop(0)
 
     async def _verify(self, payment_id: UUID, *, held: bool) -> None:
-        payment = replace(self.payments[payment_id], verified=True, held=held)
+        payment = replace(
+            self.payments[payment_id], verified=True, held=held, offer_paise=self.offer(payment_id)
+        )
         self.payments[payment_id] = payment
         self.model.expect_credits(payment.wallet_id, payment.credits_granted)
         async with self.admin.transaction():
-            await self.admin.execute(_VERIFY, payment_id, "held" if held else "verified")
+            status = "held" if held else "verified"
+            await self.admin.execute(_VERIFY, payment_id, status, payment.offer_paise)
             await self.admin.execute(_EXPECT, payment.wallet_id, payment.credits_granted)
             await self.admin.execute(_TELL, "verified", payment.credits_granted, payment.amount_paise)
+
+    def offer(self, payment_id: UUID) -> int:
+        """What an offer paid of a payment: mostly nothing."""
+        price = self.payments[payment_id].amount_paise
+        return self.rng.choice([0, 0, 0, 1, price // 10, price - 1])
 
     def _as_known(self, command: Command) -> Command:
         """The command with what its payments row says by now."""
@@ -303,7 +311,9 @@ INSERT INTO payments (id, user_id, wallet_id, order_id, amount, base_credits, bo
   VALUES ($1, $2, $3, $1::uuid::text, $4, $5, $6, $7, $8, $9, $10, $11, $12, '29', 'active',
     'web:' || $1::uuid::text, '')
 """
-_VERIFY = "UPDATE payments SET status = $2, verified_at = now() WHERE id = $1"
+_VERIFY = (
+    "UPDATE payments SET status = $2, verified_at = now(), offer_amount = $3, offer_id = 'o' WHERE id = $1"
+)
 # As the functions of payments tell analytics.billing, on a chain of its own.
 _TELL = """
 WITH chain AS MATERIALIZED (SELECT * FROM begin_chain('desk', 0, 'test')),
