@@ -83,6 +83,6 @@ async def run(loop: VirtualLoop, server: Server, seed: int) -> Verdict:
         finally:
             world.close()
             await loop.settle()
-        verdict.wrong += world.bugs
+        verdict.wrong += dict.fromkeys(world.bugs)
         verdict.digest = world.trace.digest
     return verdict
