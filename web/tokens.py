@@ -29,7 +29,7 @@ _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", 
 _ACCESS: Final = frozenset({"at+jwt", "application/at+jwt"})
 _UNTYPED: Final = frozenset({None, "JWT"})
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@|-]{1,128}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._@|-]{1,128}$(?!\n)")]
 Seconds = Annotated[int, Meta(ge=0, le=253_402_300_799)]
 
 

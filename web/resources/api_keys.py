@@ -18,7 +18,7 @@ from web.shapes import Answer, Body, Limit, Nothing, Query
 from web.tokens import Name
 
 DAY_S: Final = 86_400
-ServiceName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+ServiceName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$(?!\n)")]
 
 
 class KeysQuery(Query, frozen=True):
