@@ -112,8 +112,8 @@ def _headers(issuer: Issuer) -> Iterator[tuple[str, str]]:
 def _claims(issuer: Issuer) -> Iterator[tuple[str, str]]:
     now = int(time.time())
     for name in ("iss", "aud", "sub", "exp", "iat", "jti", "role"):
-        yield f"{name} missing", issuer.token(**{name: ...})
-        yield f"{name} null", issuer.token(**{name: None})
+        yield f"{name} missing", issuer.token(payload=issuer.claims(**{name: ...}))
+        yield f"{name} null", issuer.token(payload=issuer.claims(**{name: None}))
     changed: dict[str, list[Any]] = {
         "exp": [now - 3600, now - 6, 0, -1, str(now + 600), now + 600.5, 10**30, [now + 600], True],
         "iat": [now + 3600, str(now), now - 10**6, now + 700],
