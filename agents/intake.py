@@ -204,14 +204,7 @@ class Watermarks:
             last = found.get(batch.partition, 0)
         intake.sessions[key] = last
         if message.seq > last + 1:
-            log.warning(
-                "out of turn: left to its publisher",
-                topic=batch.topic,
-                partition=batch.partition,
-                publisher=publisher,
-                seq=message.seq,
-                expected=last + 1,
-            )
+            await self._tell_gap(batch, key, last + 1, message.seq)
             return False
         intake.sessions[key] = max(last, message.seq)
         return True
@@ -272,6 +265,20 @@ class Watermarks:
             up_to=up_to,
         )
         return found
+
+    async def _tell_gap(self, batch: Batch, key: tuple[str, str], expected: int, found: int) -> None:
+        """An incident, once for each batch that is missing. The numbers are those of the publisher's session."""
+        told = (batch.topic, batch.partition, key, expected)
+        if told in self._told:
+            return
+        self._told.add(told)
+        detail = f"of publisher {key[0]}: left to it"
+        log.warning(
+            "out_of_turn", topic=batch.topic, partition=batch.partition, publisher=key[0], expected=expected
+        )
+        await recovery.report_incident(
+            self._db, batch.topic, batch.partition, "out_of_turn", expected, found, detail
+        )
 
     async def _report(self, batch: Batch, kind: str, expected: int, found: int, detail: str) -> None:
         """An incident, told once however often the batch is tried. `expected` and `found` are batch numbers."""

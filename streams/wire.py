@@ -94,6 +94,16 @@ class _Connection(Connection):
             ) from error
 
 
+def _closed(error: RuntimeError) -> ConnectionError:
+    """What uvloop says of a connection that was closed a moment ago, as the ConnectionError that it is.
+
+    Errors: the error itself if it says something else.
+    """
+    if "closed" not in str(error):
+        raise error
+    return ConnectionResetError(str(error))
+
+
 def _nothing(*_: object) -> None:
     return None
 
@@ -273,7 +283,10 @@ class Wire(Client):
 
     def _write(self, frame: bytes) -> None:
         if self._is_not_closed and self._conn is not None and self._conn._writer is not None:
-            self._conn._writer.write(frame)
+            try:
+                self._conn._writer.write(frame)
+            except RuntimeError as error:
+                self._drop(_closed(error))
 
     async def drain(self) -> None:
         """Wait while the socket cannot take more."""
@@ -309,6 +322,8 @@ class Wire(Client):
                 return await asked
         except exceptions.ServerError as error:
             raise Refused(what, error.code) from error
+        except RuntimeError as error:
+            raise _closed(error) from error
         except TimeoutError as error:
             raise ConnectionError(f"{what}: no answer in {REQUEST_TIMEOUT_S:g} s") from error
 

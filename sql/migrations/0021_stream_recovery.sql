@@ -8,11 +8,12 @@ SET LOCAL ROLE core_owner;
 --   tail_lost      a stream ends before where it ended
 --   gap_filled     a slice never came and was read from the outbox    slices_missing  nor was it there: the partition waits
 --   unapplied      the outbox holds what its consumer, at the stream's end, has not applied: lost beyond it, published again
+--   out_of_turn    a publisher's batch came whose predecessor never did: both are left to it, and come again in order
 CREATE TABLE stream_incidents (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   topic text COLLATE "C" NOT NULL,
   partition integer NOT NULL,
-  kind text NOT NULL CHECK (kind IN ('reincarnated', 'truncated', 'tail_lost', 'gap_filled', 'slices_missing', 'unapplied')),
+  kind text NOT NULL CHECK (kind IN ('reincarnated', 'truncated', 'tail_lost', 'gap_filled', 'slices_missing', 'unapplied', 'out_of_turn')),
   expected_offset bigint,
   found_offset bigint,
   detail text,

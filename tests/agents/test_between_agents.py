@@ -121,6 +121,8 @@ async def test_what_a_lost_batch_left_out_of_turn_waits_for_it(
         "SELECT source_id FROM wallet_transactions WHERE source = 'usage' ORDER BY seq"
     )
     assert [row["source_id"] for row in booked] == ["e1", "e2", "e3", "e4"]
+    told = await world.admin.fetch("SELECT kind, expected_offset, found_offset FROM stream_incidents")
+    assert [tuple(row) for row in told] == [("out_of_turn", 2, 3)]
     covered = await world.admin.fetchval(
         "SELECT covered_seq FROM publisher_watermarks WHERE session = $1", session
     )
