@@ -1,5 +1,7 @@
 """What the judge reads: the books as rows, the broker's ends, the gateway's own truth."""
 
+import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +13,7 @@ from sql.errors import Unavailable
 from sql.queries import parse
 from streams.address import Address
 from streams.topics import TOPICS, partition_stream
-from streams.wire import Wire
+from streams.wire import Refused, Wire
 
 Q: Final = parse((Path(__file__).parent / "judge.sql").read_text())
 Place = tuple[str, int]
@@ -49,14 +51,24 @@ async def incidents(db: Database) -> Counter[Place]:
     return Counter({(r["topic"], r["partition"]): int(r["incidents"]) for r in await db.rows(Q["incidents"])})
 
 
-async def ends(system: System) -> dict[Place, int]:
-    """Offset after the last record of every partition of every topic. Errors: ConnectionError, Refused."""
+async def ends(system: System, *, patience_s: float = 20.0) -> dict[Place, int]:
+    """Offset after the last record of every partition of every topic; a broker that has just started is waited for.
+
+    Errors: OSError, Refused when it does not answer in time.
+    """
     places = {partition_stream(t, p): (t, p) for t in TOPICS for p in range(PARTITIONS)}
-    wire = await Wire.connect(Address.parse(system.broker.stream_url("core_worker")), name="judge")
-    try:
-        return {places[stream]: end for stream, end in (await wire.ends(places)).items()}
-    finally:
-        await wire.close()
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            wire = await Wire.connect(Address.parse(system.broker.stream_url("core_worker")), name="judge")
+            try:
+                return {places[stream]: end for stream, end in (await wire.ends(places)).items()}
+            finally:
+                await wire.close()
+        except (OSError, Refused):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.25)
 
 
 async def firsts(system: System, places: list[Place]) -> dict[Place, int]:

@@ -27,8 +27,8 @@ async def play_seeds(seeds: Iterable[int], seconds: float, deck: Sequence[Kind],
             outcome = await run(
                 seed, seconds, by_seed(seed, deck), LOCAL / "faults" / f"seed-{seed}", rates=Rates()
             )
-        except ServerError as error:
-            print(f"seed {seed}: {error}", flush=True)
+        except (ServerError, ExceptionGroup) as error:
+            print(f"seed {seed} ended early: {error!r}", flush=True)
             good = False
             continue
         found = report.figures(outcome)

@@ -58,7 +58,7 @@ async def filled(disk: Path, left: int) -> AsyncIterator[str]:
 async def answers(scene: Scene) -> bool:
     """Whether every stream can be asked."""
     try:
-        await books.ends(scene.system)
+        await books.ends(scene.system, patience_s=2.0)
     except (OSError, Refused):
         return False
     return True

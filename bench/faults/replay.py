@@ -51,7 +51,7 @@ async def _left(system: System, db: Database) -> list[str]:
     stand = await books.positions(db)
     return [
         f"{topic}-{partition}: {end - stand[topic, partition]['next_offset']} records"
-        for (topic, partition), end in (await books.ends(system)).items()
+        for (topic, partition), end in (await books.ends(system, patience_s=0.0)).items()
         if (topic, partition) in stand and stand[topic, partition]["next_offset"] < end
     ]
 
