@@ -92,7 +92,16 @@ async def psql(
 class Postgres:
     """One server: `start` makes the cluster on first use; `kill9`, then `start`, is a crash and recovery."""
 
-    def __init__(self, home: Home, *, name: str = "postgres", fast: bool = False) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        name: str = "postgres",
+        fast: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`settings` are PostgreSQL's own, over ours."""
+        self._settings = settings or {}
         self._home = home
         self._fast = fast
         self._data = home.make(name) / "data"
@@ -138,7 +147,7 @@ class Postgres:
         is_new = not (self._data / "PG_VERSION").exists()
         if is_new:
             await self._initdb(binaries)
-        settings = {**_SETTINGS, **(_FAST if self._fast else {}), "port": str(self.port)}
+        settings = {**_SETTINGS, **(_FAST if self._fast else {}), **self._settings, "port": str(self.port)}
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         self._process = Process(
             "PostgreSQL",

@@ -46,6 +46,7 @@ class Stack:
         given: Mapping[str, str] = os.environ,
         fast: bool = False,
         fresh: bool = False,
+        postgres_settings: Mapping[str, str] | None = None,
         report: Callable[[str], None] = print,
     ) -> None:
         self.directory = local / profile
@@ -56,6 +57,7 @@ class Stack:
         self._profile = profile
         self._given = given
         self._fast = fast
+        self._postgres_settings = postgres_settings
         self._fresh = fresh
         self._report = report
         self._lock: TextIO | None = None
@@ -91,7 +93,9 @@ class Stack:
         async with asyncio.TaskGroup() as servers:
             if "DATABASE_URL" not in self._given:
                 place, name = home(self._local), f"{self._profile}-postgres"
-                self.postgres = self._made(lambda: Postgres(place, name=name, fast=self._fast))
+                self.postgres = self._made(
+                    lambda: Postgres(place, name=name, fast=self._fast, settings=self._postgres_settings)
+                )
                 servers.create_task(self.postgres.start())
             if "REDIS_URL" not in self._given:
                 self.valkey = self._made(lambda: Valkey(self.directory / "valkey"))

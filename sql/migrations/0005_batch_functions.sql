@@ -97,6 +97,7 @@ BEGIN
   ON CONFLICT (topic, partition, consumer_group, producer_topic, producer_partition, producer_group)
     DO UPDATE SET last_batch_no = excluded.last_batch_no;
 
+  IF jsonb_array_length(p_progress -> 'sessions') = 0 THEN RETURN; END IF;
   FOR v_run IN SELECT r FROM jsonb_array_elements(p_progress -> 'sessions') r ORDER BY r ->> 0, r ->> 1, (r ->> 2)::bigint LOOP
     INSERT INTO publisher_watermarks AS m (publisher, session, topic, partition, covered_seq)
       SELECT v_run ->> 0, (v_run ->> 1)::uuid, p_topic, p_partition, CASE WHEN (v_run ->> 2)::bigint <= 1 THEN (v_run ->> 3)::bigint ELSE 0 END
@@ -168,7 +169,7 @@ END $$;
 
 -- Keep what cannot be decided, whole: p_bad = [[offset, reason, key or null, payload base64], ...]. Returns how many.
 CREATE FUNCTION quarantine_records(p_topic text, p_partition integer, p_incarnation integer, p_batch_id uuid, p_bad jsonb)
-RETURNS integer LANGUAGE sql AS $$
+RETURNS integer LANGUAGE sql STRICT AS $$
   WITH kept AS (
     INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, idempotency_key, payload, batch_id)
       SELECT p_topic, p_partition, p_incarnation, (b ->> 0)::bigint, b ->> 1, b ->> 2, decode(b ->> 3, 'base64'), p_batch_id

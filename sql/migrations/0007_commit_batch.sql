@@ -275,24 +275,28 @@ BEGIN
   END LOOP;
 
   -- 7. What can never be decided is kept whole.
-  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, idempotency_key, payload, batch_id)
-    SELECT p_topic, p_partition, r_incarnation, coalesce(c_offset[g], 0), r_outcome[g] || ':' || r_reason[g], c_key[g],
-           convert_to(jsonb_build_object('wallet_id', c_wallet[g], 'kind', c_kind[g], 'credits', c_credits[g], 'key', c_key[g],
-             'request_hash', encode(c_hash[g], 'hex'), 'occurred_at', c_occurred[g], 'publisher', c_publisher[g], 'feature', c_feature[g],
-             'source', c_source[g], 'source_id', c_source_id[g], 'extra', c_extra[g])::text, 'UTF8'), p_batch_id
-      FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('conflict', 'quarantined');
+  IF r_outcome && ARRAY['conflict', 'quarantined'] THEN
+    INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, idempotency_key, payload, batch_id)
+      SELECT p_topic, p_partition, r_incarnation, coalesce(c_offset[g], 0), r_outcome[g] || ':' || r_reason[g], c_key[g],
+             convert_to(jsonb_build_object('wallet_id', c_wallet[g], 'kind', c_kind[g], 'credits', c_credits[g], 'key', c_key[g],
+               'request_hash', encode(c_hash[g], 'hex'), 'occurred_at', c_occurred[g], 'publisher', c_publisher[g], 'feature', c_feature[g],
+               'source', c_source[g], 'source_id', c_source_id[g], 'extra', c_extra[g])::text, 'UTF8'), p_batch_id
+        FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('conflict', 'quarantined');
+  END IF;
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
 
   -- 8. A decided retry is done; one that must wait again backs off (what waits for pending credits looks every second), and is
   --    dead after its limit unless a time limit decides it. Those behind it are as they were.
-  UPDATE retries r
-     SET attempt = r.attempt + 1, reason = coalesce(r_reason[g], r.reason),
-         state = CASE WHEN r_outcome[g] <> 'parked' THEN 'done' WHEN r.attempt >= 20 AND r.decide_by = 'infinity' THEN 'dead' ELSE 'due' END,
-         finished_at = CASE WHEN r_outcome[g] <> 'parked' OR (r.attempt >= 20 AND r.decide_by = 'infinity') THEN now() END,
-         next_at = now() + least(CASE WHEN r_reason[g] = 'pending_credits' THEN interval '1 second' ELSE interval '1 hour' END,
-                                 interval '250 milliseconds' * power(2, least(r.attempt, 20))) * (0.75 + random() / 2)
-    FROM generate_series(1, v_n) g
-   WHERE p_retry IS NOT NULL AND r.id = p_retry[g] AND NOT (r_outcome[g] = 'parked' AND r_reason[g] = 'behind_parked');
+  IF p_retry IS NOT NULL THEN
+    UPDATE retries r
+       SET attempt = r.attempt + 1, reason = coalesce(r_reason[g], r.reason),
+           state = CASE WHEN r_outcome[g] <> 'parked' THEN 'done' WHEN r.attempt >= 20 AND r.decide_by = 'infinity' THEN 'dead' ELSE 'due' END,
+           finished_at = CASE WHEN r_outcome[g] <> 'parked' OR (r.attempt >= 20 AND r.decide_by = 'infinity') THEN now() END,
+           next_at = now() + least(CASE WHEN r_reason[g] = 'pending_credits' THEN interval '1 second' ELSE interval '1 hour' END,
+                                   interval '250 milliseconds' * power(2, least(r.attempt, 20))) * (0.75 + random() / 2)
+      FROM generate_series(1, v_n) g
+     WHERE p_retry IS NOT NULL AND r.id = p_retry[g] AND NOT (r_outcome[g] = 'parked' AND r_reason[g] = 'behind_parked');
+  END IF;
 
   -- 9. Counts, link, and what follows.
   SELECT count(*) FILTER (WHERE x = 'posted') AS posted, count(*) FILTER (WHERE x = 'refused') AS refused,

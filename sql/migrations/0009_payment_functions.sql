@@ -181,11 +181,13 @@ BEGIN
                            WHERE e.outcome = 'noted' AND w.kind IN ('refund', 'auto_refund', 'dispute')), 'webhook');
   END IF;
 
-  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
-    SELECT p_topic, p_partition, r_incarnation, e.source_offset, e.outcome,
-           convert_to(jsonb_build_object('inbox_id', e.inbox, 'order_id', e.order_id, 'signal', e.signal)::text, 'UTF8'), p_batch_id
-      FROM unnest(w_inbox, w_order, w_signal, w_offset, r_outcome) WITH ORDINALITY AS e (inbox, order_id, signal, source_offset, outcome, ord)
-     WHERE e.outcome IN ('unknown_inbox', 'forged') ORDER BY e.ord;
+  IF r_outcome && ARRAY['unknown_inbox', 'forged'] THEN
+    INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
+      SELECT p_topic, p_partition, r_incarnation, e.source_offset, e.outcome,
+             convert_to(jsonb_build_object('inbox_id', e.inbox, 'order_id', e.order_id, 'signal', e.signal)::text, 'UTF8'), p_batch_id
+        FROM unnest(w_inbox, w_order, w_signal, w_offset, r_outcome) WITH ORDINALITY AS e (inbox, order_id, signal, source_offset, outcome, ord)
+       WHERE e.outcome IN ('unknown_inbox', 'forged') ORDER BY e.ord;
+  END IF;
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
 
   SELECT count(*) FILTER (WHERE x = 'exists') + v_dropped AS existing, count(*) FILTER (WHERE x IN ('unknown_inbox', 'forged')) + v_bad AS quarantined
@@ -388,10 +390,12 @@ BEGIN
     END IF;
   END LOOP;
 
-  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
-    SELECT v_topic, p_partition, r_incarnation, s_offset[g], r_reason[g],
-           convert_to(jsonb_build_object('order_id', s_order[g], 'inbox_id', s_inbox[g], 'kind', s_kind[g])::text, 'UTF8'), p_batch_id
-      FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
+  IF 'quarantined' = ANY (r_outcome) THEN
+    INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
+      SELECT v_topic, p_partition, r_incarnation, s_offset[g], r_reason[g],
+             convert_to(jsonb_build_object('order_id', s_order[g], 'inbox_id', s_inbox[g], 'kind', s_kind[g])::text, 'UTF8'), p_batch_id
+        FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
+  END IF;
   v_bad := coalesce(quarantine_records(v_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
 
   IF p_retry IS NOT NULL THEN PERFORM end_retry(p_retry, r_outcome[1], r_reason[1]); END IF;

@@ -278,11 +278,13 @@ BEGIN
     LEFT JOIN LATERAL (SELECT true AS awaited FROM fraud_checks x WHERE x.payment_id = p.id AND x.counts IS NULL LIMIT 1) k ON true
    WHERE y.status = 'verified' AND y.fraud_decided_at IS NULL AND k.awaited IS NULL;
 
-  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
-    SELECT p_topic, p_partition, r_incarnation, s_offset[g], 'unknown_check',
-           convert_to(jsonb_build_object('payment_id', s_payment[g], 'entity_kind', s_kind[g], 'entity', s_entity[g], 'amount_paise', s_amount[g],
-                                         'occurred_at', s_occurred[g])::text, 'UTF8'), p_batch_id
-      FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
+  IF 'quarantined' = ANY (r_outcome) THEN
+    INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
+      SELECT p_topic, p_partition, r_incarnation, s_offset[g], 'unknown_check',
+             convert_to(jsonb_build_object('payment_id', s_payment[g], 'entity_kind', s_kind[g], 'entity', s_entity[g], 'amount_paise', s_amount[g],
+                                           'occurred_at', s_occurred[g])::text, 'UTF8'), p_batch_id
+        FROM generate_series(1, v_n) g WHERE r_outcome[g] = 'quarantined';
+  END IF;
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
   PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '', r_outcome, v_bad, v_dropped);
   IF v_complete IS NULL THEN RETURN; END IF;

@@ -113,12 +113,14 @@ BEGIN
   SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
     FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
   r_outcome := book_notices(n_user, n_kind, n_occurred, n_payment, n_wallet, n_credits, n_amount, n_source, n_source_id);
-  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
-    SELECT p_topic, p_partition, r_incarnation, n_offset[g], r_outcome[g],
-           convert_to(jsonb_build_object('user_id', n_user[g], 'kind', n_kind[g], 'occurred_at', n_occurred[g], 'payment_id', n_payment[g],
-             'wallet_id', n_wallet[g], 'credits', n_credits[g], 'amount_paise', n_amount[g], 'source', n_source[g],
-             'source_id', n_source_id[g])::text, 'UTF8'), p_batch_id
-      FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('unknown_user', 'conflict');
+  IF r_outcome && ARRAY['unknown_user', 'conflict'] THEN
+    INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
+      SELECT p_topic, p_partition, r_incarnation, n_offset[g], r_outcome[g],
+             convert_to(jsonb_build_object('user_id', n_user[g], 'kind', n_kind[g], 'occurred_at', n_occurred[g], 'payment_id', n_payment[g],
+               'wallet_id', n_wallet[g], 'credits', n_credits[g], 'amount_paise', n_amount[g], 'source', n_source[g],
+               'source_id', n_source_id[g])::text, 'UTF8'), p_batch_id
+        FROM generate_series(1, v_n) g WHERE r_outcome[g] IN ('unknown_user', 'conflict');
+  END IF;
   v_bad := coalesce(quarantine_records(p_topic, p_partition, r_incarnation, p_batch_id, p_bad), 0);
   PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link,
     concat_ws('|', array_to_string(n_kind, ','), array_to_string(n_source, ','), array_to_string(n_source_id, ','), array_to_string(r_outcome, ',')),
