@@ -19,7 +19,7 @@ log = structlog.get_logger("agents.fraud_timer")
 POLL_S: Final = 0.5
 AGE_S: Final = 2.0
 LIMIT: Final = 500
-PURGE_EVERY: Final = 120
+PURGE_EVERY: Final = 1200
 PURGE_LIMIT: Final = 1000
 
 

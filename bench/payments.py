@@ -62,7 +62,12 @@ async def run(options: argparse.Namespace) -> int:
                 await rig.ask("ALTER DATABASE commdesk SET track_functions = 'pl'")
             await rig.start_services()
             await load_simulator(rig, world)
-            settings = rig.settings | {"wallets": options.wallets, "lots_per_wallet": 3, "duplicates": 0.02}
+            settings = rig.settings | {
+                "wallets": options.wallets,
+                "lots_per_wallet": 3,
+                "duplicates": 0.02,
+                "email": "off",
+            }
             await phase(rig, world, options, WARM_UP / 10, 1, WARM_UP)
             first = WARM_UP + 1
             for rate, count in zip(rates, counts, strict=True):

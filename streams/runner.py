@@ -100,7 +100,7 @@ class Lanes:
         max_bytes: int,
         concurrency: int,
         linger_s: float = 0.0,
-    rest: float = REST,
+        rest: float = REST,
         isolation: Isolation | None = None,
     ) -> None:
         self._reader = reader

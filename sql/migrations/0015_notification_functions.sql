@@ -241,7 +241,8 @@ END $$;
 
 -- Facts that arise where nobody is told about them, kept by the transaction that makes them: a payment's way through its states,
 -- and what else than a spend, a hold or its end moves credits. A purchase is the payment's own 'credits_added'.
-CREATE FUNCTION keep_payment_facts() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE FUNCTION keep_payment_facts() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
+  SET enable_nestloop = off AS $$   -- both row sets are as large as the statement, whatever the plan was made for
 BEGIN
   IF tg_op = 'INSERT' THEN
     INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
