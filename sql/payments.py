@@ -55,7 +55,7 @@ class NewPayment:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A payment as it stands. Amounts are paise, times UTC.
+    """A payment as it stands. Amounts are paise, times UTC; `offer_paise` of the amount an offer paid.
 
     status: created | active | failed | expired | verified | held | rejected | credited | mismatch | refunded.
     """
@@ -87,6 +87,7 @@ class Payment:
     webhook_verified: bool
     fraud_score: int | None
     refund_paise: int
+    offer_paise: int
     retry_count: int
     created_at: datetime
     expires_at: datetime | None

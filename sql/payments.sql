@@ -20,14 +20,14 @@ SELECT r_outcome FROM fail_order($1, $2, $3, $4, $5);
 -- name: get_payment(payment_id)
 SELECT id, user_id, wallet_id, order_id, status, amount, currency, base_credits, bonus_credits, taxable_amount, cgst_amount, sgst_amount,
        igst_amount, place_of_supply, payment_session_id, cashfree_order_id, cashfree_payment_id, payment_group, instrument, customer_phone,
-       customer_email, device_id, host(ip) AS ip, failure, webhook_verified, fraud_score, refund_amount, retry_count, created_at, expires_at,
+       customer_email, device_id, host(ip) AS ip, failure, webhook_verified, fraud_score, refund_amount, offer_amount, retry_count, created_at, expires_at,
        verified_at, credited_at, failed_at
   FROM payments WHERE id = $1;
 
 -- name: get_payment_by_order(order_id)
 SELECT id, user_id, wallet_id, order_id, status, amount, currency, base_credits, bonus_credits, taxable_amount, cgst_amount, sgst_amount,
        igst_amount, place_of_supply, payment_session_id, cashfree_order_id, cashfree_payment_id, payment_group, instrument, customer_phone,
-       customer_email, device_id, host(ip) AS ip, failure, webhook_verified, fraud_score, refund_amount, retry_count, created_at, expires_at,
+       customer_email, device_id, host(ip) AS ip, failure, webhook_verified, fraud_score, refund_amount, offer_amount, retry_count, created_at, expires_at,
        verified_at, credited_at, failed_at
   FROM payments WHERE order_id = $1;
 
@@ -35,7 +35,7 @@ SELECT id, user_id, wallet_id, order_id, status, amount, currency, base_credits,
 -- The newest payments, older than a (created_at, id); of any age if that is null.
 SELECT id, user_id, wallet_id, order_id, status, amount, currency, base_credits, bonus_credits, taxable_amount, cgst_amount, sgst_amount,
        igst_amount, place_of_supply, payment_session_id, cashfree_order_id, cashfree_payment_id, payment_group, instrument, customer_phone,
-       customer_email, device_id, host(ip) AS ip, failure, webhook_verified, fraud_score, refund_amount, retry_count, created_at, expires_at,
+       customer_email, device_id, host(ip) AS ip, failure, webhook_verified, fraud_score, refund_amount, offer_amount, retry_count, created_at, expires_at,
        verified_at, credited_at, failed_at
   FROM payments WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2::uuid) ORDER BY created_at DESC, id DESC LIMIT $3;
 

@@ -18,7 +18,7 @@ async def bought(desk: Desk, offer_paise: int = OFFER) -> Payment:
     desk.till.pay(payment, offer_paise=offer_paise)
     await desk.till.drain()
     payment = await desk.till.payment(payment.id)
-    assert payment.status == "credited"
+    assert (payment.status, payment.amount_paise, payment.offer_paise) == ("credited", PRICE, offer_paise)
     assert await desk.till.violations() == []
     return payment
 

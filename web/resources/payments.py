@@ -40,7 +40,7 @@ class AttemptAnswer(Answer, frozen=True):
 
 class PaymentAnswer(Answer, frozen=True):
     """A payment. status: created, active, failed, expired, verified, held, rejected, credited, mismatch,
-    refunded.
+    refunded. `offer_paise` of the amount was paid by an offer.
     """
 
     id: UUID
@@ -63,6 +63,7 @@ class PaymentAnswer(Answer, frozen=True):
     failure: str | None
     fraud_score: int | None
     refund_paise: int
+    offer_paise: int
     created_at: datetime
     expires_at: datetime | None
     verified_at: datetime | None
