@@ -29,6 +29,9 @@ _BACKOFF_S = (0.05, 2.0)
 _PASSING_CODES = frozenset({6, 15})
 """Not available, internal error: what a broker answers while a stream's leader is being found."""
 _UNAVAILABLE_S = 0.1
+_TAKEN = 17
+"""A precondition failed: the publisher's number is taken on this connection."""
+_MAX_DOUBTFUL = 32
 
 
 class Outcome(enum.Enum):
@@ -131,6 +134,7 @@ class Link:
         self._up = asyncio.Event()
         self._publishers: dict[str, _Publisher] = {}
         self._by_id: dict[int, _Publisher] = {}
+        self._doubtful: set[int] = set()
         self._declaring = asyncio.Lock()
         self._unconfirmed = 0
         self._stopping = False
@@ -248,22 +252,33 @@ class Link:
 
     async def _declare(self, wire: Wire, stream: str) -> None:
         number = await self._free_number(wire)
+        # Whoever waits may give up before the broker answers. It then takes the number all the same, so that on
+        # this connection nobody else may have it.
+        doubtful = self._doubtful
+        doubtful.add(number)
         try:
             await wire.request(f"publishing to {stream}", wire.declare_publisher(stream, None, number))
         except ConnectionError:
             return
         except Refused as error:
+            if error.code == _TAKEN:
+                return
+            doubtful.discard(number)
             if error.code not in _PASSING_CODES:
                 raise
             await asyncio.sleep(_UNAVAILABLE_S)
             return
+        doubtful.discard(number)
         if wire is self._wire:
             publisher = _Publisher(number, stream)
             self._publishers[stream] = self._by_id[number] = publisher
 
     async def _free_number(self, wire: Wire) -> int:
-        if len(self._by_id) < _MAX_PUBLISHERS:
-            return next(number for number in range(_MAX_PUBLISHERS) if number not in self._by_id)
+        if len(self._doubtful) > _MAX_DOUBTFUL:
+            wire._drop(ConnectionError(f"{len(self._doubtful)} declarations were never answered"))
+        taken = self._by_id.keys() | self._doubtful
+        if len(taken) < _MAX_PUBLISHERS:
+            return next(number for number in range(_MAX_PUBLISHERS) if number not in taken)
         while True:
             idle = [publisher for publisher in self._by_id.values() if not publisher.tickets]
             if idle:
@@ -329,6 +344,7 @@ class Link:
     def _lose_all(self) -> None:
         self._up.clear()
         lost, self._publishers, self._by_id = list(self._publishers.values()), {}, {}
+        self._doubtful = set()
         self._unconfirmed = 0
         for publisher in lost:
             publisher.lose()

@@ -340,12 +340,17 @@ class Wire(Client):
         """Subscribe. With a `group`, as one of its single active consumers of super stream `topic`."""
         kind, value = (offset, None) if isinstance(offset, OffsetType) else (OffsetType.OFFSET, offset)
         properties = {"single-active-consumer": "true", "name": group, "super-stream": topic} if group else {}
-        await self.request(
-            f"reading {stream}",
-            self.subscribe(
-                stream, subscription, schema.OffsetSpec.from_params(kind, value), credit, properties
-            ),
-        )
+        try:
+            await self.request(
+                f"reading {stream}",
+                self.subscribe(
+                    stream, subscription, schema.OffsetSpec.from_params(kind, value), credit, properties
+                ),
+            )
+        except ConnectionError as error:
+            # A broker that was frozen subscribes us when it wakes, under a number that we would give away again.
+            self._drop(error)
+            raise
 
     async def stats(self, stream: str) -> Stats:
         """StreamStats (key 28), for which rstream has no frame. Errors: Refused, ConnectionError."""

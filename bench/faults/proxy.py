@@ -62,8 +62,8 @@ class Proxy:
         self._serving.add(task)
         self._writers.add(writer)
         try:
-            await self._flows.wait()
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):  # only `stop` cancels
+                await self._flows.wait()
                 onward, upstream = await asyncio.open_connection(HOST, self._upstream)
                 self._writers.add(upstream)
                 try:

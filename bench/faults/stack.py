@@ -56,6 +56,14 @@ def faketime() -> Path | None:
     return path if path.exists() else None
 
 
+def forget_clocks() -> None:
+    """Remove the shared memory in which killed processes kept their wrong clocks."""
+    for left in Path("/dev/shm").glob("*faketime_*"):  # nosec B108
+        number = left.name.rpartition("_")[2]
+        if number.isdigit() and not Path(f"/proc/{number}").exists():
+            left.unlink(missing_ok=True)
+
+
 class System:
     """One running system. Processes are named; `proxies` are by (process, server)."""
 
@@ -114,6 +122,7 @@ class System:
         await self.keeper.stop()
         for proxy in self.proxies.values():
             await proxy.stop()
+        forget_clocks()
 
     async def start_workers(self) -> None:
         """The workers again, after `stop_workers`."""
