@@ -72,7 +72,15 @@ _TOTALS: Final = {
 }
 STATUSES: Final = ("created", "failed", "verified", "held", "rejected", "credited", "mismatch", "refunded")
 POLICIES: Final = ("PRO_RATA", "RETIER", "FORCED", "UNAPPLIED")
-INCIDENTS: Final = ("reincarnated", "truncated", "tail_lost", "gap_filled", "slices_missing", "unapplied", "out_of_turn")
+INCIDENTS: Final = (
+    "reincarnated",
+    "truncated",
+    "tail_lost",
+    "gap_filled",
+    "slices_missing",
+    "unapplied",
+    "out_of_turn",
+)
 
 NEVER_YET: Final[Sequence[tuple[str, tuple[str, ...]]]] = (
     *(("core_quarantined", (topic,)) for topic in TOPICS),

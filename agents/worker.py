@@ -30,8 +30,8 @@ from agents import (
 )
 from agents.core import Core, PostgresOwnership
 from agents.monitor import Monitor
-from agents.reconciler import Reconciler
 from agents.queues import Queue
+from agents.reconciler import Reconciler
 from agents.refunder import Refunder
 from agents.relay import Relay
 from agents.reversals import Reversals

@@ -241,7 +241,7 @@ class Drive:
     async def judge(self, bought: Sequence[Bought]) -> None:
         """The gateway's own account against our books."""
         found, truth = self.found, await self.truth()
-        rows = await self.ask("SELECT payment_id, wallet_id, order_id, credited FROM (" + _PURCHASES + ") x")
+        rows = await self.ask(_PURCHASES)
         purchases = Counter(str(row["payment_id"]) for row in rows)
         credited = {str(row["payment_id"]): float(row["credited"]) for row in rows}
         done = {

@@ -22,7 +22,9 @@ RECONNECTS = Counter("stream_reconnects_total", "Connections to the broker built
 RECORDS = Counter("stream_records_total", "Records committed", ["topic"])
 BATCH_FAULTS = Counter("stream_batch_faults_total", "Batches that failed and were tried again", ["topic"])
 LAG = Gauge("stream_lag_records", "Records stored and not yet committed", ["topic", "partition"])
-FIRST = Gauge("stream_first_offset", "Offset of the first record that the broker still has", ["topic", "partition"])
+FIRST = Gauge(
+    "stream_first_offset", "Offset of the first record that the broker still has", ["topic", "partition"]
+)
 STORED = Gauge("stream_stored_records", "Offsets from there to the end of the stream", ["topic", "partition"])
 BATCH_SECONDS = Histogram(
     "stream_batch_seconds",

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 from rstream.constants import OffsetType
+from rstream.exceptions import StreamDoesNotExist
 
 from streams import metrics
 from streams.address import Address
@@ -35,6 +36,7 @@ GRACE_S = 2.0
 _MAX_SUBSCRIPTIONS = 255
 _BACKOFF_S = (0.05, 2.0)
 _REQUEUE_S = 0.3
+_ABSENT_S = 2.0
 _SETTLE_S = 0.05
 """A connection that closes right after it gave a partition back leaves that partition to nobody
 (RabbitMQ 4.0).
@@ -177,10 +179,14 @@ class Reader:
         while not self.leaving:
             wire = self.wire
             try:
+                absent = 0
                 async with self._joining, self.ownership.join_lock():
                     for _, partition in sorted(self.partitions.items()):
                         if partition.subscription is None and wire is self.wire and wire is not None:
-                            await self._subscribe(wire, partition)
+                            absent += not await self._subscribe_if_there(wire, partition)
+                if absent:
+                    await asyncio.sleep(_ABSENT_S * random.uniform(0.5, 1.0))
+                    continue
             except Exception as error:
                 if wire is not self.wire or wire is None or not wire.alive:
                     return
@@ -189,6 +195,17 @@ class Reader:
                 delay = min(delay * 2, _BACKOFF_S[1])
             else:
                 return
+
+    async def _subscribe_if_there(self, wire: Wire, partition: Partition) -> bool:
+        """False for a stream that somebody deleted: the others are read, and it too once it is there again."""
+        try:
+            await self._subscribe(wire, partition)
+        except Refused as error:
+            if error.code != StreamDoesNotExist.code:
+                raise
+            log.error("stream_absent", stream=partition.stream)
+            return False
+        return True
 
     async def _subscribe(self, wire: Wire, partition: Partition) -> None:
         number = self._free.pop()
