@@ -1,7 +1,8 @@
 """`./dev bench webhooks`: the door alone: signed webhooks verified, committed to the inbox, answered; 2 % come twice.
 
 First at 20 times the daily rate of a million (232/s, open loop, latency from the scheduled time), then `--count` of them as fast
-as one web process takes them (closed loop, `--window` under way). No worker runs, so the inbox only grows.
+as one web process takes them (closed loop, `--window` under way, on a connection each: HTTP/1.1 answers in order). No worker
+runs, so the inbox only grows.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ async def phase(
         "out": str(directory / "scheduled.bin"),
         "seed": options.seed,
         "window": window,
+        "connections": max(32, window),
     }
     before, stored = rig.cpu(), (await rig.ask(_STORED))[0]
     sent = await rig.send(job)
