@@ -182,8 +182,16 @@ def judge(rows: list[dict[str, Any]], scheduled: array.array[float], first: int)
         "p50_s": share(latencies, 0.5),
         "p99_s": share(latencies, 0.99),
         "max_s": max(latencies, default=None),
+        "p99_s_of_each_tenth": _tenths(latencies),
         "stages_p50_s": stages,
     }
+
+
+def _tenths(latencies: list[float]) -> list[float | None]:
+    """The p99 over the run: `latencies` are in the order of sending."""
+    size = max(1, -(-len(latencies) // 10))
+    parts = (share(latencies[at : at + size], 0.99) for at in range(0, len(latencies), size))
+    return [None if part is None else round(part, 3) for part in parts]
 
 
 def show(found: dict[str, Any]) -> None:

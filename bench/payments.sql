@@ -5,7 +5,7 @@
 SELECT count(*) FILTER (WHERE status = 'credited') AS credited FROM payments WHERE order_id BETWEEN $1 AND $2;
 
 -- name: outcomes(first, last)
--- Per order: its purchases, and when each stage was committed (seconds since the epoch).
+-- Per order, in the order of sending: its purchases, and when each stage was committed (seconds since the epoch).
 SELECT substr(y.order_id, 7)::integer AS number, y.status, coalesce(t.purchases, 0) AS purchases,
        extract(epoch FROM w.created_at)::float8 AS accepted, extract(epoch FROM w.closed_at)::float8 AS signalled,
        extract(epoch FROM v.created_at)::float8 AS due, extract(epoch FROM y.verified_at)::float8 AS verified,
@@ -15,7 +15,8 @@ SELECT substr(y.order_id, 7)::integer AS number, y.status, coalesce(t.purchases,
                       WHERE x.source = 'payment' AND x.source_id = y.id::text AND x.transaction_type = 'purchase') t ON true
   LEFT JOIN payment_webhooks w ON w.business_key = 'PAYMENT_SUCCESS_WEBHOOK|' || (2000000000 + substr(y.order_id, 7)::bigint)::text || '|SUCCESS'
   LEFT JOIN verifications v ON v.payment_id = y.id
- WHERE y.order_id BETWEEN $1 AND $2;
+ WHERE y.order_id BETWEEN $1 AND $2
+ ORDER BY number;
 
 -- name: backlog()
 -- What waits to be asked about, and for how long.

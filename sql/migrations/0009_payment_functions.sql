@@ -25,7 +25,7 @@ CREATE FUNCTION create_payment(
   p_amount bigint, p_base bigint, p_bonus bigint, p_taxable bigint, p_cgst bigint, p_sgst bigint, p_igst bigint, p_place text,
   p_phone text, p_email text, p_device text, p_ip inet, p_metadata jsonb, p_delta_partition integer,
   OUT r_outcome text, OUT r_payment uuid)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
   v_hash bytea;
   v_chain record;
@@ -89,7 +89,7 @@ CREATE FUNCTION insert_webhooks(
   w_method jsonb[], w_instrument text[], w_amount bigint[], w_offer text[], w_discount bigint[], w_currency text[], w_occurred timestamptz[],
   w_version text[], w_stale boolean[],
   w_ip inet[], w_body bytea[], w_trace text[])
-RETURNS text[] LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+RETURNS text[] LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
   WITH item AS (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY ord) AS nth, count(*) OVER (PARTITION BY key) AS deliveries
       FROM unnest(w_id, w_key, w_kind, w_type, w_order, w_payment, w_refund, w_status, w_group, w_method, w_instrument, w_amount, w_offer, w_discount, w_currency,
@@ -257,7 +257,7 @@ CREATE FUNCTION commit_signals(
   p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[], OUT r_reason text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
   v_topic text := CASE WHEN p_retry IS NULL THEN p_topic ELSE substr(p_topic, 7) END;
   v_link bytea;

@@ -61,7 +61,7 @@ END $$;
 -- An event that comes twice in one set is judged against its first.
 CREATE FUNCTION insert_usage(p_principal text, u_id uuid[], u_event_id text[], u_wallet uuid[], u_feature text[], u_quantity bigint[],
   u_credits bigint[], u_community uuid[], u_metadata jsonb[], u_hash bytea[], u_occurred timestamptz[])
-RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
   v_new uuid[];
   v_outcome text[];

@@ -8,7 +8,7 @@ CREATE FUNCTION commit_windows(p_batch_id uuid, p_topic text, p_partition intege
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb, p_records integer,
   d_metric text[], d_dimension text[], d_minute timestamptz[], d_count bigint[], d_credits bigint[], d_amount bigint[],
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
   v_link bytea;
   v_bad integer;

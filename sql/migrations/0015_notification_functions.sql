@@ -103,7 +103,7 @@ CREATE FUNCTION commit_notices(p_batch_id uuid, p_topic text, p_partition intege
   n_source text[], n_source_id text[], n_offset bigint[],
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
   v_link bytea;
   v_n integer := coalesce(cardinality(n_user), 0);

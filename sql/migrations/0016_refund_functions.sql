@@ -205,7 +205,7 @@ CREATE FUNCTION commit_refunds(
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb, f_id uuid[], f_payment uuid[], f_offset bigint[],
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
   v_link bytea;
   v_dropped integer := coalesce((p_progress ->> 'dropped')::integer, 0);
