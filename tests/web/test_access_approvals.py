@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from bench.security.issuer import Issuer
 from gateway.simulator.sim import Simulator
 from sql.db import DatabaseSettings
 from tests.web.conftest import TOKEN, Answer, Api, new_id, serving, settings_for
-from tests.web.issuer import Issuer
 from web.app import make_app
 from web.settings import WebSettings
 

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import aiohttp
 import asyncpg
@@ -12,25 +10,15 @@ import pytest
 from joserfc.jwk import OKPKey, RSAKey
 from pydantic import SecretStr, ValidationError
 
+from bench.security.edge import Edge
+from bench.security.issuer import AUDIENCE, Issuer, public
+from bench.security.tokens import PATH, measure
 from gateway.simulator.sim import Simulator
 from sql.db import DatabaseSettings
 from tests.web.conftest import TOKEN, Api, serving, settings_for
-from tests.web.issuer import AUDIENCE, Issuer, public
-from tests.web.token_attacks import attacks
 from web.app import make_app
 from web.settings import JwtKey, WebSettings
 from web.tokens import BadKey, Tokens
-
-PATH = "/v1/packs"
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What `measure` found; `misanswered` are refused, but not as a 401 problem."""
-
-    jwt_attacks: int
-    jwt_accepted: int
-    misanswered: list[str]
 
 
 @pytest.fixture
@@ -54,33 +42,8 @@ async def api(  # type: ignore[no-untyped-def]
     await admin.close()
 
 
-async def measure(api: Api, issuer: Issuer) -> Figures:
-    """Every attack once, between two genuine calls."""
-    admin = issuer.token(role="admin", sub="root")
-    jti, subject = str(uuid4()), "dismissed"
-    for said in ({"jti": jti}, {"subject": subject}):
-        told = await api.post("/v1/tokens/revoke", said, Authorization=f"Bearer {admin}")
-        assert told.status == 200, told.body
-    genuine = issuer.token()
-    found = attacks(issuer, revoked_jti=jti, revoked_subject=subject, genuine=genuine)
-    accepted, misanswered = 0, []
-    assert (await api.get(PATH, Authorization=f"Bearer {genuine}")).status == 200
-    for attack in found:
-        async with api.http.get(f"{api.url}{PATH}{attack.query}", headers=attack.headers) as response:
-            accepted += response.status < 400
-            body = await response.json() if "json" in response.content_type else {}
-            if (response.status, response.content_type, body.get("code")) != (
-                401,
-                "application/problem+json",
-                "unauthorised",
-            ):
-                misanswered.append(f"{attack.name}: {response.status} {body.get('code')}")
-    assert (await api.get(PATH, Authorization=f"Bearer {genuine}")).status == 200
-    return Figures(len(found), accepted, misanswered)
-
-
 async def test_no_attack_on_tokens_is_accepted_and_each_is_a_401(api: Api, issuer: Issuer) -> None:
-    figures = await measure(api, issuer)
+    figures = await measure(Edge(api.url, api.http), issuer)
     print(f"jwt_attacks={figures.jwt_attacks} jwt_accepted={figures.jwt_accepted}")
     assert figures.jwt_accepted == 0
     assert figures.misanswered == []

@@ -1,16 +1,23 @@
 """Credentials that must not be accepted: what is known to have worked against somebody's JWTs, and what is merely odd."""
 
+import asyncio
 import hashlib
 import hmac
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import uuid4
 
 from multidict import CIMultiDict
 
-from tests.web.issuer import AUDIENCE, ISSUER, Issuer, b64, part, public
+from bench.security.edge import Edge
+from bench.security.issuer import AUDIENCE, ISSUER, Issuer, b64, part, public
+from bench.security.world import good
+
+PATH: Final = "/v1/packs"
+"""What every attack asks for: every role may have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,49 @@ class Attack:
     name: str
     headers: CIMultiDict[str]
     query: str = ""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the attacks came to; `misanswered` are refused, but not as a 401 problem."""
+
+    jwt_attacks: int = 0
+    jwt_accepted: int = 0
+    misanswered: list[str] = field(default_factory=list)
+    server_errors: int = 0
+
+
+async def measure(edge: Edge, issuer: Issuer) -> Figures:
+    """Every attack once, between two genuine calls. Errors: NotMade if a genuine one is refused."""
+    admin = issuer.token(role="admin", sub="root")
+    jti, subject = str(uuid4()), "dismissed"
+    for said in ({"jti": jti}, {"subject": subject}):
+        good(await edge.post("/v1/tokens/revoke", said, token=admin))
+    genuine = issuer.token()
+    figures = Figures()
+    good(await edge.get(PATH, token=genuine))
+    for attack in attacks(issuer, revoked_jti=jti, revoked_subject=subject, genuine=genuine):
+        figures.jwt_attacks += 1
+        status, kind, code = await _try(edge, attack)
+        figures.jwt_accepted += status < 400
+        figures.server_errors += status >= 500
+        twice = len(attack.headers.getall("Authorization", [])) > 1
+        wanted = (400, "repeated_header") if twice else (401, "unauthorised")
+        if (status, kind, code) != (wanted[0], "application/problem+json", wanted[1]):
+            figures.misanswered.append(f"{attack.name}: {status} {code}")
+    good(await edge.get(PATH, token=genuine))
+    return figures
+
+
+async def _try(edge: Edge, attack: Attack) -> tuple[int, str, str]:
+    """Status, type and code of the answer; who is told to wait, waits and tries again."""
+    for _ in range(5):
+        async with edge.http.get(f"{edge.url}{PATH}{attack.query}", headers=attack.headers) as response:
+            if response.status != 429:
+                body = await response.json() if "json" in response.content_type else {}
+                return response.status, response.content_type, str(body.get("code", ""))
+        await asyncio.sleep(min(10.0, float(response.headers.get("Retry-After", "1"))))
+    return 429, "", "too_many_requests"
 
 
 def attacks(issuer: Issuer, *, revoked_jti: str, revoked_subject: str, genuine: str) -> list[Attack]:
