@@ -18,6 +18,7 @@ from agents import (
     invoice_render,
     mailer,
     notifications_billing,
+    outgoing,
     overdue_holds,
     payment_processing,
     poller,
@@ -36,7 +37,7 @@ from agents.refunder import Refunder
 from agents.relay import Relay
 from agents.reversals import Reversals
 from agents.settings import InvoiceSettings
-from agents.upkeep import Upkeep
+from agents.upkeep import Upkeep, kept
 from agents.verifier import Verifier
 from agents.writer import StreamWriter
 from gateway.client import open_client
@@ -149,6 +150,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         lambda: fraud_timer.run(core, shard=shard),
         lambda: mailer.run(db),
         lambda: reminders.run(db),
+        kept(lambda: outgoing.run(db)),
     ]
     for loop in loops:
         app.task(loop)

@@ -19,6 +19,11 @@ SELECT w.kind, w.n AS waiting, greatest(0, coalesce(extract(epoch FROM now() - w
     UNION ALL SELECT 'invoice_pdfs', count(*), min(render_after) FROM invoices WHERE rendered_at IS NULL AND render_after <= now()
     UNION ALL SELECT 'mails', count(*), min(next_at) FROM notifications
                WHERE channel = 'email' AND state IN ('queued', 'failed') AND next_at <= now()
+    UNION ALL SELECT 'outgoing_events', count(*), min(created_at) FROM outgoing_queue
+    UNION ALL SELECT 'outgoing_endpoints', count(*), min(due_at) FROM outgoing_endpoints
+               WHERE state = 'enabled' AND due_at <= now() AND failures = 0
+    UNION ALL SELECT 'endpoints_disabled', count(*), min(state_at) FROM outgoing_endpoints
+               WHERE state = 'disabled' AND why <> 'owner' AND state_at > now() - interval '1 day'
   ) w;
 
 -- name: get_retries()
