@@ -32,6 +32,8 @@ class Scope(StrEnum):
     QUEUES_WRITE = "queues:write"
     APPROVALS_READ = "approvals:read"
     APPROVALS_WRITE = "approvals:write"
+    ENDPOINTS_READ = "endpoints:read"
+    ENDPOINTS_WRITE = "endpoints:write"
     ACCESS_READ = "access:read"
     ACCESS_WRITE = "access:write"
 

@@ -10,8 +10,11 @@ from web.auth import Caller, Role
 from web.problems import not_found
 
 KINDS: Final = frozenset(
-    {"user", "wallet", "hold", "payment", "refund", "invoice", "approval", "publisher", "usage"}
-)
+    {
+        "user", "wallet", "hold", "payment", "refund", "invoice", "endpoint", "delivery", "approval", "publisher",
+        "usage",
+    }
+)  # fmt: skip
 FIELDS: Final[dict[str, Owned]] = {
     "owner_id": "user",
     "user_id": "user",

@@ -103,6 +103,22 @@ async def _owner(edge: Edge, issuer: Issuer, rows: Rows, name: str) -> tuple[Thi
         UUID(payment),
         UUID(user),
     )
+    hook = {"owner_id": user, "url": "https://example.com/hook"}
+    endpoint = good(await edge.post("/v1/webhook-endpoints", hook, token=key)).body["endpoint"]["id"]
+    fact, delivery = uuid4(), uuid4()
+    await rows(
+        "INSERT INTO billing_events (id, kind, user_id, source, source_id, occurred_at)"
+        " VALUES ($1, 'low_balance', $2, 'matrix', $3, now())",
+        fact,
+        UUID(user),
+        str(fact),
+    )
+    await rows(
+        "INSERT INTO outgoing_deliveries (id, endpoint_id, event_id, sequence, previous_sequence) VALUES ($1, $2, $3, 1, 0)",
+        delivery,
+        UUID(endpoint),
+        fact,
+    )
     asked = {
         role: await _approval(rows, principal, role, wallet)
         for role, principal in ((Role.CUSTOMER, f"user/{user}"), (Role.SERVICE, f"service/{name}"))
@@ -114,6 +130,8 @@ async def _owner(edge: Edge, issuer: Issuer, rows: Rows, name: str) -> tuple[Thi
         "payment": str(payment),
         "refund": str(refund),
         "invoice": str(invoice),
+        "endpoint": str(endpoint),
+        "delivery": str(delivery),
         "publisher": name,
         "usage": str(event["id"]),
     }
