@@ -56,10 +56,10 @@ SELECT p.user_id FROM refunds r JOIN payments p ON p.id = r.payment_id WHERE r.i
 SELECT user_id FROM invoices WHERE id = $1;
 
 -- name: owner_of_endpoint(id)
-SELECT owner_id FROM outgoing_endpoints WHERE id = $1 AND state <> 'deleted';
+SELECT owner_id FROM outgoing_endpoints WHERE id = $1;
 
 -- name: owner_of_delivery(id)
-SELECT e.owner_id FROM outgoing_deliveries d JOIN outgoing_endpoints e ON e.id = d.endpoint_id WHERE d.id = $1 AND e.state <> 'deleted';
+SELECT e.owner_id FROM outgoing_deliveries d JOIN outgoing_endpoints e ON e.id = d.endpoint_id WHERE d.id = $1;
 
 -- name: requester_of_approval(id)
 SELECT requested_by FROM approvals WHERE id = $1;

@@ -73,8 +73,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp 
 DECLARE
   e outgoing_endpoints;
 BEGIN
-  SELECT * INTO e FROM outgoing_endpoints WHERE id = p_id AND state <> 'deleted' FOR NO KEY UPDATE;
-  IF NOT FOUND THEN RETURN false; END IF;
+  SELECT * INTO e FROM outgoing_endpoints WHERE id = p_id FOR NO KEY UPDATE;
+  IF NOT FOUND OR (e.state = 'deleted' AND p_state <> 'deleted') THEN RETURN false; END IF;
   IF e.state = p_state THEN RETURN true; END IF;
   IF p_state = 'enabled' THEN
     UPDATE outgoing_deliveries SET next_at = now() WHERE endpoint_id = p_id AND state = 'pending' AND next_at > now();

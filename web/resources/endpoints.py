@@ -276,9 +276,7 @@ async def replay_range(call: Call, body: ReplayRange) -> Reply:
     last = body.to_sequence if body.to_sequence is not None else 2**62
     if last < body.from_sequence:
         raise Problem(422, "empty_range", "to_sequence is below from_sequence")
-    replayed, highest = await _replay(
-        call, _id(call), body.from_sequence, last, only_failed=body.only_failed
-    )
+    replayed, highest = await _replay(call, _id(call), body.from_sequence, last, only_failed=body.only_failed)
     full = replayed == REPLAY_LIMIT and highest is not None
     return Reply(ReplayAnswer(replayed=replayed, next=highest + 1 if full and highest is not None else None))
 
