@@ -6,6 +6,7 @@ where the setting says that a connection stays ours (it saves a round trip and t
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Self
@@ -49,6 +50,7 @@ class Database:
         self._settings = settings or DatabaseSettings()
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool[Row] | None = None
+        self._waiting: dict[object, float] = {}
         metrics.POOLS.add(self)
 
     def connections(self) -> tuple[int, int, int]:
@@ -57,6 +59,12 @@ class Database:
             return 0, 0, self._settings.database_pool_size
         idle = self._pool.get_idle_size()
         return self._pool.get_size() - idle, idle, self._settings.database_pool_size
+
+    def waited_s(self) -> float:
+        """How long the first of those has waited who wait for a connection now; 0 if nobody does."""
+        for since in self._waiting.values():
+            return time.monotonic() - since
+        return 0.0
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings | None = None, *, attempts: int = 8) -> Self:
@@ -108,9 +116,19 @@ class Database:
         pool = self._pool or await self._open()
         with passing_faults():
             if _observer is None:
-                return await pool.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
+                return await self._fetch(pool, query, args)
             with _observer(query):
-                return await pool.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
+                return await self._fetch(pool, query, args)
+
+    async def _fetch(self, pool: "asyncpg.Pool[Row]", query: str, args: tuple[Any, ...]) -> list[Row]:
+        me = object()
+        self._waiting[me] = time.monotonic()
+        try:
+            async with pool.acquire() as connection:
+                del self._waiting[me]
+                return await connection.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
+        finally:
+            self._waiting.pop(me, None)
 
     async def row(self, query: str, *args: Any) -> Row | None:
         """The first row, or None. Errors: Unavailable."""

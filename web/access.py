@@ -71,8 +71,11 @@ class Access:
         """All that a role may be given."""
         return self._scopes[role]
 
-    async def caller(self, request: web.Request, scope: Scope) -> Caller:
-        """Who calls. Errors: Problem 401; Unavailable."""
+    async def caller(self, request: web.Request, scope: Scope, *, strangers: bool = True) -> Caller:
+        """Who calls. Without `strangers` the database is asked of no API key that is new here.
+
+        Errors: Problem 401; Unavailable.
+        """
         if scope in OPEN:
             return NOBODY
         given = request.headers.getall("Authorization", [])
@@ -81,7 +84,7 @@ class Access:
                 raise BadToken("two credentials")
             kind, _, token = (given[0] if given else "").partition(" ")
             if kind.lower() == "bearer" and token.strip():
-                return await self._of_token(token.strip())
+                return await self._of_token(token.strip(), strangers)
             if scope is Scope.LIVE and self._may_look(request):
                 return LOCAL
             raise BadToken("none")
@@ -89,11 +92,11 @@ class Access:
             log.info("credential refused", reason=str(error))
             raise _unauthorised() from error
 
-    async def _of_token(self, token: str) -> Caller:
+    async def _of_token(self, token: str, strangers: bool) -> Caller:
         if self._is_development(token):
             return LOCAL
         if token.startswith(f"{KEY_MARK}_"):
-            return await self._of_key(token)
+            return await self._of_key(token, strangers)
         claims = self._tokens.read(token, datetime.now(UTC))
         if await self._revoked.get(f"{claims.jti}\n{claims.subject}", lambda: self._ask(claims)):
             raise BadToken("revoked")
@@ -104,11 +107,13 @@ class Access:
             scopes=may if claims.scopes is None else may & claims.scopes,
         )
 
-    async def _of_key(self, key: str) -> Caller:
+    async def _of_key(self, key: str, strangers: bool) -> Caller:
         form = _KEY.fullmatch(key)
         if form is None:
             raise BadToken("form of the key")
         prefix = form["prefix"]
+        if not strangers and self._keys.last(prefix) is None:
+            raise BadToken("a new key from where too many were refused")
         found = await self._keys.get(prefix, lambda: access.get_live_key(self._db, prefix))
         expected = found.secret_hash if found is not None else bytes(32)
         if not hmac.compare_digest(hash_of(key), expected) or found is None:
@@ -175,6 +180,11 @@ class _Memory(Generic[V]):
         while len(self._kept) > _REMEMBERED:
             self._kept.popitem(last=False)
         return value
+
+    def last(self, name: str) -> V | None:
+        """The last answer, however old."""
+        kept = self._kept.get(name)
+        return None if kept is None else kept[1]
 
 
 def _principal(claims: Claims) -> str:

@@ -11,7 +11,9 @@ from gateway.storage import open_storage
 from sql import webhooks
 from sql.db import Database, DatabaseSettings
 from web.access import Access
+from web.addresses import Proxies
 from web.inbox import INBOX, Inbox
+from web.limits import Limits
 from web.live import HUB, Hub
 from web.middleware import around
 from web.router import POLICY, add_routes
@@ -60,10 +62,20 @@ def _services(
         async with (
             open_client(gateway_settings) as gateway,
             open_storage() as storage,
-            open_throttle(redis_url, per_minute=settings.web_refunds_per_minute) as throttle,
+            open_throttle(redis_url, processes=settings.web_processes) as throttle,
         ):
             access = Access(settings, db, POLICY.scopes_of)
-            services = Services(settings, gateway_settings, db, gateway, storage, throttle, access)
+            services = Services(
+                settings,
+                gateway_settings,
+                db,
+                gateway,
+                storage,
+                throttle,
+                access,
+                Proxies(settings.web_trusted_proxies, settings.web_forwarded_header),
+                Limits.of(settings),
+            )
             app[SERVICES] = services
             app[INBOX] = Inbox(lambda items: webhooks.insert_webhooks(db, items))
             hub = app[HUB] = Hub(services)

@@ -12,6 +12,7 @@ from aiohttp_sse import EventSourceResponse
 from sql.errors import Unavailable
 from streams.telemetry import tracing
 from web.auth import Caller
+from web.headers import protect
 from web.problems import not_found
 from web.services import Services
 from web.shown import ShownSpans
@@ -33,13 +34,13 @@ class Hub:
     """Whoever looks; while nobody does, nothing is asked."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
+        self.services = services
         self._viewers: set[EventSourceResponse] = set()
         self._looked_at = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled: a snapshot a second to every viewer."""
-        observer = Observer(self._services)
+        observer = Observer(self.services)
         spans = ShownSpans()
         while True:
             await self._looked_at.wait()
@@ -50,7 +51,7 @@ class Hub:
             except Exception:
                 log.exception("no snapshot")
                 event = '{"error":"internal_error"}'
-            shown = await spans.of_new(self._services) if tracing.on() else ()
+            shown = await spans.of_new(self.services) if tracing.on() else ()
             await asyncio.gather(*(self._send(viewer, event) for viewer in list(self._viewers)))
             for span in shown:
                 span.end()
@@ -69,14 +70,14 @@ class Hub:
         """Send it every snapshot from now on."""
         self._viewers.add(viewer)
         self._looked_at.set()
-        self._services.metrics.viewers.set(len(self._viewers))
+        self.services.metrics.viewers.set(len(self._viewers))
 
     def leave(self, viewer: EventSourceResponse) -> None:
         """Send it nothing any more."""
         self._viewers.discard(viewer)
         if not self._viewers:
             self._looked_at.clear()
-        self._services.metrics.viewers.set(len(self._viewers))
+        self.services.metrics.viewers.set(len(self._viewers))
 
     @property
     def full(self) -> bool:
@@ -102,6 +103,7 @@ async def stream(request: web.Request, _: Caller) -> web.StreamResponse:
         ping_interval=15,
         send_timeout=EVERY_S,
     )
+    protect(viewer.headers, tls=hub.services.proxies.secure(request))
     await viewer.prepare(request)
     hub.join(viewer)
     try:

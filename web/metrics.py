@@ -18,6 +18,8 @@ class Metrics:
     requests: Counter = field(init=False)
     webhooks: Counter = field(init=False)
     usage: Counter = field(init=False)
+    shed: Counter = field(init=False)
+    refused_connections: Counter = field(init=False)
     viewers: Gauge = field(init=False)
     database_up: Gauge = field(init=False)
 
@@ -38,6 +40,10 @@ class Metrics:
         self.requests = counter("web_requests_total", "Requests answered", "method", "route", "status")
         self.webhooks = counter("web_webhooks_total", "Webhooks by what became of them", "outcome")
         self.usage = counter("web_usage_events_total", "Usage events by what became of them", "status")
+        self.shed = counter("web_shed_total", "Requests answered 503 at once because too much waits", "queue")
+        self.refused_connections = counter(
+            "web_connections_refused_total", "Connections closed by us before a request, by why", "why"
+        )
         self.viewers = gauge("web_live_viewers", "Open live streams")
         self.database_up = gauge("web_database_up", "1 if the last scrape could ask the database")
 

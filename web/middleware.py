@@ -13,19 +13,15 @@ from opentelemetry.trace import Span
 from sql.errors import Unavailable
 from sql.ids import uuid7
 from streams.telemetry import tracing
+from web.headers import protect, refuse_repeated
 from web.problems import Problem, unavailable
-from web.services import EVENT_ID, SERVICES
+from web.services import EVENT_ID, SERVICES, STANDING
 
 log = structlog.get_logger("web")
 
 REQUEST_ID: Final = "X-Request-Id"
 _FORM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/v1/live"})
-_SECURITY: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -52,8 +48,9 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     if not response.prepared:
         response.headers[REQUEST_ID] = request_id
-        for name, value in _SECURITY.items():
-            response.headers.setdefault(name, value)
+        if STANDING in request:
+            response.headers.update(request[STANDING])
+        protect(response.headers, tls=request.app[SERVICES].proxies.secure(request))
     return response
 
 
@@ -68,6 +65,7 @@ def _span(request: web.Request, request_id: str) -> AbstractContextManager[Span 
 
 async def _answer(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
     try:
+        refuse_repeated(request.headers)
         return await handler(request)
     except Problem as problem:
         return problem.response(request_id)

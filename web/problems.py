@@ -61,3 +61,8 @@ def key_conflict() -> Problem:
 def unavailable(detail: str = "the database cannot answer now; nothing was lost, try again") -> Problem:
     """503: the same request again, later, is right."""
     return Problem(503, "database_unavailable", detail, headers={"Retry-After": "1"})
+
+
+def overloaded() -> Problem:
+    """503: more is under way than we can do; nothing of this request was done."""
+    return Problem(503, "overloaded", "too much is waiting just now; try again", headers={"Retry-After": "2"})

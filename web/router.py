@@ -1,15 +1,13 @@
 """The table of routes: method, path, what it asks of its caller, its types. `web.policy` says who may call each."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
 
 from web import ledger_calls, live, ops
-from web.auth import Reach, Scope
+from web.auth import Scope
 from web.calls import ACTIONS, USAGE_BODY_BYTES, Route, reads, writes
-from web.ownership import check_path
+from web.guard import guarded
 from web.policy import Policy
 from web.resources import (
     aggregates,
@@ -33,7 +31,6 @@ from web.resources import (
     wallets,
     webhooks,
 )
-from web.services import SERVICES
 from web.shapes import NoQuery, Nothing
 
 # fmt: off
@@ -160,28 +157,9 @@ ROUTES: Final[tuple[Route, ...]] = (
 
 POLICY: Final = Policy(ROUTES)
 
-MONEY_LEAVES: Final = frozenset({Scope.REFUNDS_WRITE, Scope.REFUNDS_STAFF, Scope.APPROVALS_WRITE})
-"""What is refused while callers cannot be counted."""
-
 
 def add_routes(app: web.Application) -> None:
     """Every route of the table, each behind the policy."""
     app[ACTIONS] = {route.name: route for route in ROUTES}
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _guarded(route))
-
-
-def _guarded(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    kind = POLICY.kind(route)
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        services = request.app[SERVICES]
-        caller = await services.access.caller(request, route.scope)
-        caller = replace(caller, reach=POLICY.allow(route, caller))
-        if route.scope in MONEY_LEAVES:
-            await services.throttle.take("refunds", caller.principal)
-        if caller.reach is Reach.OWN and kind is not None:
-            await check_path(services.db, caller, kind, dict(request.match_info))
-        return await route.handle(request, caller)
-
-    return handle
+        app.router.add_route(route.method, route.path, guarded(route, POLICY))

@@ -13,7 +13,10 @@ from gateway.storage import Storage
 from sql.db import Database
 from streams.topics import partition_of
 from web.access import Access
+from web.addresses import Proxies
+from web.limits import Limits
 from web.metrics import Metrics
+from web.problems import overloaded
 from web.settings import WebSettings
 from web.throttle import Throttle
 
@@ -31,6 +34,8 @@ class Services:
     storage: Storage
     throttle: Throttle
     access: Access
+    proxies: Proxies
+    limits: Limits
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
 
@@ -38,10 +43,18 @@ class Services:
         """The partition of a key, of any topic; also the shard of a synchronous call's chain."""
         return partition_of(key, self.settings.partitions)
 
+    def refuse_if_crowded(self) -> None:
+        """Nobody joins a queue for the database that has stood for long. Errors: Problem 503."""
+        if self.db.waited_s() > self.settings.web_shed_after_s:
+            self.metrics.shed.labels("database").inc()
+            raise overloaded()
+
 
 SERVICES: Final = web.AppKey("services", Services)
 EVENT_ID: Final = web.RequestKey("event_id", str)
 """Where a handler leaves the id of what it stored, for the log and the trace."""
+STANDING: Final = web.RequestKey("standing", dict)
+"""Where the guard leaves the RateLimit fields of the answer."""
 
 
 def request_hash(kind: str, *said: object) -> bytes:
