@@ -7,11 +7,11 @@ from typing import Any
 
 import uvloop
 
-from bench import gateway_faults, payments, skew, stages, usage, wallet_10m, webhooks
+from bench import gateway_faults, payments, peers, skew, stages, usage, wallet_10m, webhooks
 from bench.frame import NotFair, say
 from bench.others import LEDGER, TRANSPORT
 
-_ALL = (payments, stages, usage, webhooks, wallet_10m, gateway_faults, skew, LEDGER, TRANSPORT)
+_ALL = (payments, stages, usage, webhooks, wallet_10m, gateway_faults, peers, skew, LEDGER, TRANSPORT)
 _BENCHES: dict[str, Any] = {bench.NAME: bench for bench in _ALL}
 
 

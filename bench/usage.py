@@ -271,12 +271,13 @@ class Bench:
         wallets = self._world.wallets[1_000 + lane :: 4]
         until, done = time.perf_counter() + _ROW_S, 0
         while time.perf_counter() < until:
-            await _spend(db, wallets[done % len(wallets)], lane, done)
+            await spend(db, wallets[done % len(wallets)], lane, done)
             done += 1
         return done
 
 
-async def _spend(db: Bulk, wallet: UUID, lane: int, number: int) -> None:
+async def spend(db: Bulk, wallet: UUID, lane: int, number: int) -> None:
+    """One debit row by row, in a transaction of its own: all that `commit_batch` writes but the chain."""
     id_, key, credits_left = uuid7(), f"row:{lane}/{number}", 3
     async with db.transaction():
         [held] = await db.rows(_Q["lock_wallet"], wallet)
