@@ -27,7 +27,6 @@ from streams.wire import Refused
 
 log = structlog.get_logger("agents.monitor")
 
-EVERY_S: Final = 5.0
 LEASE_S: Final = 20.0
 SETTLE_S: Final = 5.0
 """A batch is counted when its id is this old: by then it is committed, or was not."""
@@ -141,11 +140,20 @@ REGISTRY.register(BOARD)
 class Monitor:
     """One per worker; the one with the duty measures."""
 
-    def __init__(self, core: Core, ownership: PostgresOwnership, lag: LagReader, *, holder: str) -> None:
+    def __init__(
+        self,
+        core: Core,
+        ownership: PostgresOwnership,
+        lag: LagReader,
+        *,
+        holder: str,
+        every_s: float = 5.0,
+    ) -> None:
         self._core = core
         self._ownership = ownership
         self._lag = lag
         self._holder = holder
+        self._every_s = every_s
         self._counted_until = _now_ms()
         self._last_quarantined = 0
         self._held = False
@@ -158,7 +166,7 @@ class Monitor:
             except errors.Unavailable as error:
                 self._drop()
                 log.warning("the monitor waits for the database", error=str(error))
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(self._every_s)
 
     async def once(self) -> bool:
         """Measure, if the duty is ours; whether it was. Errors: Unavailable."""

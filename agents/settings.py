@@ -20,6 +20,14 @@ class PollerSettings(BaseSettings):
     poller_every_s: float = Field(default=5.0, gt=0)
 
 
+class MonitorSettings(BaseSettings):
+    """How often the worker that has the duty measures the whole system."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    monitor_every_s: float = Field(default=5.0, gt=0)
+
+
 class InvoiceSettings(BaseSettings):
     """The seller as registered for GST, and what it sells; a demonstration's by default, and it says so.
 

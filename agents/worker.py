@@ -36,7 +36,7 @@ from agents.reconciler import Reconciler
 from agents.refunder import Refunder
 from agents.relay import Relay
 from agents.reversals import Reversals
-from agents.settings import InvoiceSettings
+from agents.settings import InvoiceSettings, MonitorSettings
 from agents.upkeep import Upkeep, kept
 from agents.verifier import Verifier
 from agents.writer import StreamWriter
@@ -120,7 +120,8 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
 
     async def watch() -> None:
         async with LagReader(settings.address) as lag:
-            await Monitor(core, ownership, lag, holder=f"{name}/{uuid4()}").run()
+            every_s = MonitorSettings().monitor_every_s
+            await Monitor(core, ownership, lag, holder=f"{name}/{uuid4()}", every_s=every_s).run()
 
     async def render() -> None:
         async with open_storage() as storage:

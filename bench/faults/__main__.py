@@ -24,11 +24,12 @@ async def main(args: argparse.Namespace) -> bool:
     if args.nightly:
         return await campaign.play_night(deck, args.json)
     if args.outages:
-        return await campaign.play_outages(args.seed, args.seconds, args.json)
+        return await campaign.play_outages(args.seed, args.seconds, args.json, watched=args.alerts)
     if args.seeds is None:
-        return await campaign.play_seed(args.seed, args.seconds, deck, args.json)
+        return await campaign.play_seed(args.seed, args.seconds, deck, args.json, watched=args.alerts)
     first, _, last = args.seeds.partition("..")
-    return await campaign.play_seeds(range(int(first), int(last or first) + 1), args.seconds, deck, args.json)
+    seeds = range(int(first), int(last or first) + 1)
+    return await campaign.play_seeds(seeds, args.seconds, deck, args.json, watched=args.alerts)
 
 
 def parse() -> argparse.Namespace:
@@ -41,6 +42,11 @@ def parse() -> argparse.Namespace:
     add("--kinds", nargs="*", metavar="WORD", help="only kinds of faults whose name has a word")
     add("--outages", action="store_true", help="Redis, RabbitMQ and PostgreSQL away for long instead")
     add("--nightly", action="store_true", help="a campaign with new seeds each day, then the outages")
+    add(
+        "--alerts",
+        action="store_true",
+        help="a Prometheus beside it: each kind must raise its alert (nightly: on)",
+    )
     add("--list", action="store_true", help="name the kinds of faults")
     return parser.parse_args()
 

@@ -113,7 +113,7 @@ def _wake(pids: Sequence[int]) -> None:
 
 
 KINDS: Final = (
-    Kind("rabbitmq", "tails cut", cut_tails),
-    Kind("rabbitmq", "stream deleted", delete_stream, (0.5, 3.0)),
-    Kind("rabbitmq", "retention shrunk", shrink_retention),
+    Kind("rabbitmq", "tails cut", cut_tails, alerts=("StreamTruncated", "RabbitMQFailing")),
+    Kind("rabbitmq", "stream deleted", delete_stream, (0.5, 3.0), alerts=("StreamTruncated",)),
+    Kind("rabbitmq", "retention shrunk", shrink_retention, alerts=("StreamTruncated", "PartitionHalted")),
 )

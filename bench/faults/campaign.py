@@ -18,14 +18,16 @@ NIGHTLY_SEEDS: Final = 24
 """Enough for every kind of fault at least five times."""
 
 
-async def play_seeds(seeds: Iterable[int], seconds: float, deck: Sequence[Kind], json: Path | None) -> bool:
+async def play_seeds(
+    seeds: Iterable[int], seconds: float, deck: Sequence[Kind], json: Path | None, *, watched: bool = False
+) -> bool:
     """Whether all was right. Each run's figures are in a file of its own beside `json`, which has the sum so far."""
     runs: list[dict[str, Any]] = []
     good = True
     for seed in seeds:
         try:
             outcome = await run(
-                seed, seconds, by_seed(seed, deck), LOCAL / "faults" / f"seed-{seed}", rates=Rates()
+                seed, seconds, by_seed(seed, deck), _logs(seed), rates=Rates(), watched=watched
             )
         except (ServerError, ExceptionGroup) as error:
             print(f"seed {seed} ended early: {error!r}", flush=True)
@@ -43,9 +45,15 @@ async def play_seeds(seeds: Iterable[int], seconds: float, deck: Sequence[Kind],
     return good
 
 
-async def play_seed(seed: int, seconds: float, deck: Sequence[Kind], json: Path | None) -> bool:
+def _logs(seed: int) -> Path:
+    return LOCAL / "faults" / f"seed-{seed}"
+
+
+async def play_seed(
+    seed: int, seconds: float, deck: Sequence[Kind], json: Path | None, *, watched: bool = False
+) -> bool:
     """One run, as `play_seeds`; `json` has its figures. Errors: ServerError."""
-    outcome = await run(seed, seconds, by_seed(seed, deck), LOCAL / "faults" / f"seed-{seed}", rates=Rates())
+    outcome = await run(seed, seconds, by_seed(seed, deck), _logs(seed), rates=Rates(), watched=watched)
     found = report.figures(outcome)
     report.show(found, report.wrong(outcome))
     if json is not None:
@@ -53,7 +61,7 @@ async def play_seed(seed: int, seconds: float, deck: Sequence[Kind], json: Path 
     return report.passed(found)
 
 
-async def play_outages(seed: int, seconds: float, json: Path | None) -> bool:
+async def play_outages(seed: int, seconds: float, json: Path | None, *, watched: bool = False) -> bool:
     """The outages instead of a nemesis; judged like any run. Errors: ServerError."""
     played: list[Outages] = []
 
@@ -61,7 +69,8 @@ async def play_outages(seed: int, seconds: float, json: Path | None) -> bool:
         played.append(Outages(scene, canary, tell))
         return played[0]
 
-    outcome = await run(seed, seconds, make, LOCAL / "faults" / "outages", rates=Rates())
+    logs = LOCAL / "faults" / "outages"
+    outcome = await run(seed, seconds, make, logs, rates=Rates(), watched=watched)
     found = report.figures(outcome)
     found["outages"] = {outage.name: outage.figures() for outage in played[0].outages}
     outages.show(played[0].outages)
@@ -76,5 +85,6 @@ async def play_night(deck: Sequence[Kind], json: Path | None) -> bool:
     day = (datetime.now(UTC) - datetime(2026, 1, 1, tzinfo=UTC)).days
     first = NIGHTLY_SEEDS * day
     file = json or LOCAL / "faults" / "nightly.json"
-    good = await play_seeds(range(first, first + NIGHTLY_SEEDS), 60.0, deck, file)
-    return await play_outages(first, 60.0, file.with_name(f"{file.stem}-outages{file.suffix}")) and good
+    good = await play_seeds(range(first, first + NIGHTLY_SEEDS), 60.0, deck, file, watched=True)
+    outages_file = file.with_name(f"{file.stem}-outages{file.suffix}")
+    return await play_outages(first, 60.0, outages_file, watched=True) and good

@@ -78,8 +78,14 @@ def fill(ballast: Path) -> None:
 
 KINDS: Final = (
     (
-        Kind("postgres", "disk full", fill_postgres, (2.0, 6.0)),
-        Kind("rabbitmq", "disk full", fill_rabbitmq, (2.0, 6.0)),
+        Kind("postgres", "disk full", fill_postgres, (2.0, 6.0), alerts=("PostgresDown", "BatchesFailing")),
+        Kind(
+            "rabbitmq",
+            "disk full",
+            fill_rabbitmq,
+            (2.0, 6.0),
+            alerts=("RabbitMQFailing", "OutboxUnpublished"),
+        ),
     )
     if MAY_MOUNT
     else ()

@@ -52,6 +52,7 @@ class Kind:
     """One kind. `inject` yields what was hit, in words, and heals when it is left; `seconds` is how long it is held.
 
     `until_alive`: held until the system works without what was hit (then for `seconds` more), as when a process freezes.
+    `alerts`: one of them must fire, where anybody watches.
     """
 
     component: str
@@ -62,6 +63,7 @@ class Kind:
     lane: Lane = "parts"
     payment: bool = False
     until_alive: bool = False
+    alerts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.component}: {self.name}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.faults import books
+from bench.faults.alerts import Span
 from bench.faults.canary import Canary
 from bench.faults.kinds import Kind, Lane, Scene
 
@@ -50,6 +51,19 @@ class Nemesis:
         async with asyncio.TaskGroup() as lanes:
             for lane in PAUSE_S:
                 lanes.create_task(self._play(lane, seconds))
+
+    @property
+    def spans(self) -> list[Span]:
+        """When each fault held, its recovery included."""
+        return [
+            Span(
+                str(fault.kind),
+                fault.kind.alerts,
+                self._began + fault.at_s,
+                self._began + fault.at_s + fault.held_s + (fault.recovery_s or 0.0),
+            )
+            for fault in self.injected
+        ]
 
     async def _play(self, lane: Lane, seconds: float) -> None:
         source = random.Random(f"{self._seed}/{lane}")

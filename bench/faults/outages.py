@@ -14,6 +14,7 @@ from uuid import uuid4
 from rich.console import Console
 from rich.table import Table
 
+from bench.faults.alerts import Span
 from bench.faults.canary import Canary
 from bench.faults.kinds import Lane, Scene
 from bench.faults.nemesis import Injected
@@ -42,6 +43,9 @@ class Outage:
     statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     recovery_s: float | None = None
+    alert: str = ""
+    began: float = 0.0
+    ended: float = 0.0
 
     def wrong(self) -> dict[str, int]:
         """Answers of another status than allowed, by kind of call; a kind never answered counts as one."""
@@ -85,24 +89,33 @@ class Outages:
         self._scene, self._canary, self._tell = scene, canary, tell
         self._current: Outage | None = None
 
+    @property
+    def spans(self) -> list[Span]:
+        """When each held, its recovery included."""
+        return [Span(o.name, (o.alert,), o.began, o.ended) for o in self.outages]
+
     async def run(self, seconds: float) -> None:
         """Each for so long, with a recovery after it."""
         probing = asyncio.create_task(self._probe())
         try:
             await self._play(
-                Outage("Redis killed", {**GOES_ON, "refund": AWAY, "payout": AWAY}),
+                Outage("Redis killed", {**GOES_ON, "refund": AWAY, "payout": AWAY}, alert="RedisDown"),
                 self._no_redis,
                 seconds / 3,
             )
             await self._play(
-                Outage("Redis frozen", {**GOES_ON, "refund": AWAY, "payout": AWAY}),
+                Outage("Redis frozen", {**GOES_ON, "refund": AWAY, "payout": AWAY}, alert="RedisDown"),
                 self._frozen_redis,
                 seconds / 3,
             )
-            await self._play(Outage("RabbitMQ down", GOES_ON), self._no_rabbitmq, seconds)
+            await self._play(
+                Outage("RabbitMQ down", GOES_ON, alert="RabbitMQFailing"), self._no_rabbitmq, seconds
+            )
             doors = ("webhook", "read", "usage", "refund")
             await self._play(
-                Outage("PostgreSQL down", dict.fromkeys(doors, AWAY)), self._no_postgres, seconds / 3
+                Outage("PostgreSQL down", dict.fromkeys(doors, AWAY), alert="PostgresDown"),
+                self._no_postgres,
+                seconds / 3,
             )
         finally:
             probing.cancel()
@@ -112,6 +125,7 @@ class Outages:
         self, outage: Outage, make: Callable[[], AbstractAsyncContextManager[None]], seconds: float
     ) -> None:
         self.outages.append(outage)
+        outage.began = time.monotonic()
         async with make():
             self._tell(f"{outage.name}, {seconds:.0f} s")
             self.now["parts"] = outage.name
@@ -122,7 +136,8 @@ class Outages:
             healed = time.monotonic()
         self.now.clear()
         await self._canary.alive(payment=True)
-        outage.recovery_s = round(time.monotonic() - healed, 2)
+        outage.ended = time.monotonic()
+        outage.recovery_s = round(outage.ended - healed, 2)
         self._tell(f"{outage.name}: recovered in {outage.recovery_s} s")
 
     @asynccontextmanager

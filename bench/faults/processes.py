@@ -32,7 +32,8 @@ def kill(name: str) -> Kind:
         process.send(signal.SIGKILL)
         yield process.name
 
-    return Kind(name, "kill -9", inject, since="injection", payment=name == "simulator")
+    alerts = () if name == "simulator" else ("ProcessDown",)
+    return Kind(name, "kill -9", inject, since="injection", payment=name == "simulator", alerts=alerts)
 
 
 def freeze(name: str, seconds: tuple[float, float]) -> Kind:
@@ -50,7 +51,10 @@ def freeze(name: str, seconds: tuple[float, float]) -> Kind:
     alone = name != "worker"
     since: Since = "healing" if alone else "injection"
     payment = name == "simulator"
-    return Kind(name, "SIGSTOP", inject, seconds, since, payment=payment, until_alive=not alone)
+    alerts = ("GatewayFailing",) if name == "simulator" else ("ProcessDown",)
+    return Kind(
+        name, "SIGSTOP", inject, seconds, since, payment=payment, until_alive=not alone, alerts=alerts
+    )
 
 
 @fault
@@ -161,16 +165,16 @@ def gone(processes: list[psutil.Process], deadline_s: float = 10.0) -> None:
 KINDS: Final = (
     kill("worker"),
     freeze("worker", (1.0, 4.0)),
-    Kind("worker", "SIGTERM", end_worker, since="injection"),
+    Kind("worker", "SIGTERM", end_worker, since="injection", alerts=("ProcessDown",)),
     kill("web"),
     freeze("web", (1.0, 4.0)),
     kill("simulator"),
     freeze("simulator", (2.0, 6.0)),
-    Kind("postgres", "kill -9", kill_postgres, since="injection"),
-    Kind("postgres", "SIGSTOP", freeze_postgres, (2.0, 6.0)),
-    Kind("postgres", "kill -9 of a backend", kill_backend, since="injection"),
-    Kind("rabbitmq", "kill -9", kill_rabbitmq, since="injection"),
-    Kind("rabbitmq", "SIGSTOP", freeze_rabbitmq, (2.0, 12.0)),
-    Kind("valkey", "kill -9", kill_valkey, since="injection", payment=True),
-    Kind("valkey", "SIGSTOP", freeze_valkey, (2.0, 5.0), payment=True),
+    Kind("postgres", "kill -9", kill_postgres, since="injection", alerts=("PostgresDown",)),
+    Kind("postgres", "SIGSTOP", freeze_postgres, (2.0, 6.0), alerts=("PostgresDown",)),
+    Kind("postgres", "kill -9 of a backend", kill_backend, since="injection", alerts=("PostgresDown",)),
+    Kind("rabbitmq", "kill -9", kill_rabbitmq, since="injection", alerts=("RabbitMQFailing",)),
+    Kind("rabbitmq", "SIGSTOP", freeze_rabbitmq, (2.0, 12.0), alerts=("RabbitMQFailing",)),
+    Kind("valkey", "kill -9", kill_valkey, since="injection", payment=True, alerts=("RedisDown",)),
+    Kind("valkey", "SIGSTOP", freeze_valkey, (2.0, 5.0), payment=True, alerts=("RedisDown",)),
 )

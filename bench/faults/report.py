@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from bench.faults import alerts
 from bench.faults.judge import Verdict
 from bench.faults.log import Log, Told
 from bench.faults.nemesis import Injected
@@ -45,6 +46,8 @@ class Outcome:
     raw_at_risk: int = 0
     """Faults that may lose what was published without our client: cut tails, deleted and shortened streams."""
     seconds: float = 0.0
+    alerts: dict[str, Any] = field(default_factory=dict)
+    """Figures of bench.faults.alerts; empty where nobody watched."""
 
 
 def figures(outcome: Outcome) -> dict[str, Any]:
@@ -90,6 +93,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
             f"{route} {status or 'none'}": count for (route, status), count in sorted(log.answers.items())
         },
         "seconds": round(outcome.seconds, 1),
+        **outcome.alerts,
     }
 
 
@@ -114,7 +118,7 @@ def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = {"seeds": [run["seed"] for run in runs]}
     for run in runs:
         for name, value in run.items():
-            if name in ("seed", "recovery_s", "recoveries"):
+            if name in ("seed", "recovery_s", "recoveries") or name.startswith("alerts_"):
                 continue
             if isinstance(value, dict):
                 total[name] = dict(Counter(total.get(name, {})) + Counter(value))
@@ -127,7 +131,7 @@ def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 pooled[component][kind] += times
     total["recovery_s"] = {component: summed(kinds) for component, kinds in sorted(pooled.items())}
     total["recoveries"] = {component: dict(kinds) for component, kinds in sorted(pooled.items())}
-    return total
+    return total | alerts.together(runs)
 
 
 def passed(found: dict[str, Any]) -> bool:
@@ -139,6 +143,7 @@ def passed(found: dict[str, Any]) -> bool:
         not any(found[name] for name in MUST_BE_ZERO)
         and not undetected
         and not silent
+        and not found.get("alerts_missing")
         and found["posted"] > 0
     )
 
@@ -162,6 +167,8 @@ def show(found: dict[str, Any], wrong: Sequence[str]) -> None:
         )
         table.add_row(component, kind, str(count), *row)
     console.print(table)
+    if "alerts_raised" in found:
+        alerts.show(console, found)
     bare = found["without_our_client"]
     console.print(
         f"sent {found['sent']}, acknowledged {found['acknowledged']}, unknown {found['unknown']},"

@@ -5,14 +5,15 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 from rich.console import Console
 
-from bench.faults import books, replay
+from bench.faults import alerts, books, replay
+from bench.faults.alerts import Seen, Span
 from bench.faults.canary import Canary
 from bench.faults.gateway import USUAL, chance
 from bench.faults.judge import judge
@@ -40,6 +41,8 @@ class Trouble(Protocol):
     injected: list[Injected]
     now: dict[Lane, str]
 
+    @property
+    def spans(self) -> list[Span]: ...
     async def run(self, seconds: float) -> None: ...
 
 
@@ -51,8 +54,10 @@ def by_seed(seed: int, deck: Sequence[Kind]) -> Make:
     return lambda scene, canary, tell: Nemesis(scene, canary, seed, deck, tell)
 
 
-async def run(seed: int, seconds: float, make: Make, logs: Path, *, rates: Rates) -> Outcome:
-    """Do it all, on a system of its own. Errors: ServerError if that does not start."""
+async def run(
+    seed: int, seconds: float, make: Make, logs: Path, *, rates: Rates, watched: bool = False
+) -> Outcome:
+    """Do it all, on a system of its own; `watched`: with a Prometheus beside it. Errors: ServerError if that does not start."""
     began = time.monotonic()
     console = Console(highlight=False)
 
@@ -64,7 +69,8 @@ async def run(seed: int, seconds: float, make: Make, logs: Path, *, rates: Rates
         log = Log()
         async with Web(system.web_url, system.simulator_url, system.token, log) as web:
             load = Load(system, web, log, seed, rates)
-            outcome = await _under_load(system, db, load, seed, seconds, make, tell)
+            async with alerts.beside(system, logs) if watched else nullcontext(None) as seen:
+                outcome = await _under_load(system, db, load, seed, seconds, make, tell, seen)
         outcome.seconds = time.monotonic() - began
         return outcome
 
@@ -94,6 +100,7 @@ async def _under_load(
     seconds: float,
     make: Make,
     tell: Tell,
+    seen: Seen | None,
 ) -> Outcome:
     await load.open(db)
     scene = Scene(system, load)
@@ -114,7 +121,10 @@ async def _under_load(
         except TimeoutError:
             late.append("callers who never got an answer")
         watching.cancel()
-        return await _examine(db, scene, seed, nemesis, late, tell)
+        outcome = await _examine(db, scene, seed, nemesis, late, tell)
+        if seen is not None:
+            outcome.alerts = alerts.figures(nemesis.spans, seen)
+        return outcome
     finally:
         watching.cancel()
         sending.cancel()

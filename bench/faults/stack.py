@@ -79,6 +79,8 @@ class System:
         self.token = secrets.token_hex(16)
         self.publisher_secret = secrets.token_bytes(32)
         self._ports = {"web": free_port(), "simulator": free_port()}
+        self.metrics_ports = {name: free_port() for name in WORKERS}
+        """Where each worker tells Prometheus what it counts."""
 
     @property
     def web_url(self) -> str:
@@ -215,6 +217,8 @@ class System:
             "POLLER_AGE_S": "8",
             "POLLER_EVERY_S": "2",
             "ARCHIVE_URL": f"file:{self.logs / 'archive'}",
+            "METRICS_PORT": str(self.metrics_ports.get(name, 0)),
+            "MONITOR_EVERY_S": "1",
             "INVOICE_STORAGE_URL": f"file:{self.logs / 'invoices'}",
         }
 
