@@ -32,14 +32,15 @@ Kind = Literal[
 ]
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader finds; `revision` tells apart facts that share id and status (a dispute updated
-    twice).
+class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a webhook says. Ids are text, amounts are paise as claimed, times are UTC.
+
+    `entity_id` is the id of what changed: a payment's `cf_payment_id`, a refund's `refund_id`, a dispute's
+    `dispute_id`, and so on. `order_amount_paise` may exceed `amount_paise` (an offer).
     """
 
     entity_id: str
     status: str
-    revision: str | None = None
     order_id: str | None = None
     cf_payment_id: str | None = None
     refund_id: str | None = None
@@ -61,6 +62,14 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     discount_paise: Paise | None = None
     related_id: str | None = None
     happened_at: datetime | None = None
+
+
+class Parts(Claims, frozen=True, kw_only=True):
+    """What a reader finds; `revision` tells apart facts that share id and status (a dispute updated
+    twice).
+    """
+
+    revision: str | None = None
 
 
 Reader = Callable[[str, Object], Parts]

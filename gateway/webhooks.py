@@ -15,47 +15,20 @@ from datetime import datetime
 
 import msgspec
 
-from domain.money import Paise
-from gateway.readers import READERS, Kind, Parts, read_unknown
+from gateway.readers import READERS, Claims, Kind, Parts, read_unknown
 from gateway.wire import Malformed, Object, decode, instant, text
 
 
-class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One webhook, normalised. Ids are text, amounts are paise as claimed, times are UTC.
-
-    `business_key` is what deduplicates: the same fact has the same key in every version and delivery.
-    `entity_id` is the id of what changed: a payment's `cf_payment_id`, a refund's `refund_id`, a dispute's
-    `dispute_id`, and so on. `order_amount_paise` may exceed `amount_paise` (an offer).
+class WebhookEvent(Claims, frozen=True, kw_only=True, omit_defaults=True):
+    """One webhook, normalised. `business_key` is what deduplicates: the same fact has the same key in every
+    version and delivery.
     """
 
     kind: Kind
     event_type: str
     business_key: str
-    entity_id: str
-    status: str
     version: str | None = None
     event_time: datetime | None = None
-    order_id: str | None = None
-    cf_payment_id: str | None = None
-    refund_id: str | None = None
-    cf_refund_id: str | None = None
-    amount_paise: Paise | None = None
-    order_amount_paise: Paise | None = None
-    currency: str | None = None
-    payment_group: str | None = None
-    instrument: str | None = None
-    payment_method: dict[str, str] = msgspec.field(default_factory=dict)
-    message: str | None = None
-    error_code: str | None = None
-    error_reason: str | None = None
-    bank_reference: str | None = None
-    customer_id: str | None = None
-    customer_email: str | None = None
-    customer_phone: str | None = None
-    offer_id: str | None = None
-    discount_paise: Paise | None = None
-    related_id: str | None = None
-    happened_at: datetime | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
