@@ -19,12 +19,14 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
+from bench import orders
 from bench.frame import Rig, machine, passed, report, say, share
 from bench.prepare import PRICE_PAISE, World, order_id, prepare
 from sql.queries import parse
 
 _Q: Final = parse((Path(__file__).parent / "payments.sql").read_text())
 NAME: Final = "payments"
+RATES: Final = "833.34"
 LIMIT_S: Final = 2.0
 WARM_UP: Final = 2_000
 _STUCK_S: Final = 15.0
@@ -34,7 +36,12 @@ _STAGES: Final = ("accepted", "signalled", "due", "verified", "decided", "credit
 def options(parser: argparse.ArgumentParser) -> None:
     """What this bench takes."""
     parser.add_argument("--for", dest="seconds", type=float, default=300.0, help="seconds at each rate")
-    parser.add_argument("--rates", default="833.34", help="payments a second, one after the other")
+    parser.add_argument("--rates", help="payments a second, one after the other (833.34)")
+    parser.add_argument(
+        "--orders",
+        action="store_true",
+        help="orders made over the API within the run, rates rising to the knee",
+    )
     parser.add_argument("--wallets", type=int, default=100_000)
     parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
@@ -44,7 +51,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 async def run(options: argparse.Namespace) -> int:
     """Measure, show, write; 1 if anything was lost, doubled or out of balance."""
-    rates = [float(rate) for rate in options.rates.split(",")]
+    if options.orders:
+        return await orders.run(options)
+    rates = [float(rate) for rate in (options.rates or RATES).split(",")]
     about, runs, settings = machine(), [], {}
     for _ in range(options.runs):
         counts = [round(rate * options.seconds) for rate in rates]
