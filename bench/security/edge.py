@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, Protocol
 
 import aiohttp
+from yarl import URL
 
 
 class Rows(Protocol):
@@ -62,7 +63,8 @@ class Edge:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
-        async with self.http.request(method, self.url + path, data=data, headers=sent) as response:
+        url = URL(self.url + path, encoded=True)
+        async with self.http.request(method, url, data=data, headers=sent) as response:
             raw = await response.read()
             self.answers[response.status] = self.answers.get(response.status, 0) + 1
             return Answer(response.status, _read(response.content_type, raw), response.headers, raw)

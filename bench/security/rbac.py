@@ -129,14 +129,16 @@ class Matrix:
         return 429, "too_many_requests", b""
 
 
+_COUNTS: Final = """
+SELECT string_agg(format('SELECT %L AS name, count(*) AS n FROM %I', tablename, tablename), ' UNION ALL ') AS statement
+  FROM pg_tables WHERE schemaname = 'public'
+"""
+
+
 async def counts(rows: Rows) -> dict[str, int]:
     """How many rows each table has."""
-    tables = await rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    found = {}
-    for table in tables:
-        name = table["tablename"]
-        found[name] = int((await rows(f'SELECT count(*) AS n FROM "{name}"'))[0]["n"])
-    return found
+    statement = (await rows(_COUNTS))[0]["statement"]
+    return {row["name"]: int(row["n"]) for row in await rows(statement)}
 
 
 def _names_objects(route: Route) -> bool:
