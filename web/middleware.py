@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from opentelemetry.trace import Span
 
 from sql.errors import Unavailable
@@ -66,6 +66,7 @@ def _span(request: web.Request, request_id: str) -> AbstractContextManager[Span 
 async def _answer(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
     try:
         refuse_repeated(request.headers)
+        _refuse_odd(request)
         return await handler(request)
     except Problem as problem:
         return problem.response(request_id)
@@ -83,6 +84,14 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
     except Exception:
         log.exception("a bug", method=request.method, route=_route(request))
         return Problem(500, "internal_error", "this is our fault; it is logged").response(request_id)
+
+
+def _refuse_odd(request: web.Request) -> None:
+    """What the parser lets through and no client of ours sends. Errors: Problem 400, 404."""
+    if request.version < HttpVersion10:
+        raise Problem(400, "malformed_request", "speak HTTP/1.1", headers={"Connection": "close"})
+    if "\x00" in request.path:  # PostgreSQL cannot compare it with an id
+        raise Problem(404, "unknown_route")
 
 
 def _record(request: web.Request, status: int, seconds: float) -> None:
