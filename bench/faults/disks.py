@@ -2,13 +2,14 @@
 
 import os
 import random
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from bench.faults import books
-from bench.faults.kinds import Kind, Scene, fault
+from bench.faults.kinds import Kind, Scene, Truncation, fault
 from deploy.local.disk import MAY_MOUNT
 from streams.wire import Refused
 
@@ -32,14 +33,37 @@ async def fill_postgres(scene: Scene, source: random.Random) -> AsyncIterator[st
 async def fill_rabbitmq(scene: Scene, source: random.Random) -> AsyncIterator[str]:
     """Not a byte is left, or less than the broker's own alarm asks for; then there is room again.
 
-    A stream whose writer met the full disk ends, and RabbitMQ 4.0 starts it again only with the node: so do we.
+    A stream whose writer met the full disk ends, and RabbitMQ 4.0 starts it again only with the node: so do we. Sometimes the
+    node then cannot read its own record of the streams: what another node of a cluster would have is gone, and it begins anew.
     """
     broker = scene.system.broker
+    before = await books.ends(scene.system)
     async with filled(broker.disk, source.choice((0, 0, ALARM_BYTES))) as what:
         yield what
-    if not broker.process.running or not await answers(scene):
+    if not broker.process.running or not await answers(scene, patience_s=2.0):
         broker.kill9()
         await broker.start()
+        if not await answers(scene, patience_s=15.0):
+            await begin_anew(scene, before)
+
+
+async def begin_anew(scene: Scene, before: dict[books.Place, int]) -> None:
+    """A node without a memory: the topics are declared again, and every record is gone, read or not."""
+    async with scene.system.database() as db:
+        stand = await books.positions(db)
+        noticed = await books.incidents(db)
+    scene.system.broker.kill9()
+    for left in scene.system.broker.disk.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    await scene.system.broker.start()
+    await scene.system.declare_topics()
+    scene.raw_at_risk += 1
+    for place, end in before.items():
+        consumed = stand[place]["next_offset"] if place in stand else 0
+        if max(end, consumed):
+            scene.truncations.append(
+                Truncation(*place, max(end, consumed), 0, consumed, noticed[place]),
+            )
 
 
 @asynccontextmanager
@@ -55,10 +79,10 @@ async def filled(disk: Path, left: int) -> AsyncIterator[str]:
         ballast.unlink(missing_ok=True)
 
 
-async def answers(scene: Scene) -> bool:
+async def answers(scene: Scene, *, patience_s: float) -> bool:
     """Whether every stream can be asked."""
     try:
-        await books.ends(scene.system, patience_s=2.0)
+        await books.ends(scene.system, patience_s=patience_s)
     except (OSError, Refused):
         return False
     return True

@@ -112,12 +112,16 @@ class System:
             for server in needs:
                 proxy = self.proxies[process, server] = Proxy(servers[server])
                 await proxy.start()
-        await declare(self.broker.stream_url("core_admin"), PARTITIONS, topics=_TOPICS)
+        await self.declare_topics()
         self._keep("simulator", self._simulator_arguments())
         for name in WORKERS:
             self._keep(name, ["agents", "--name", name])
         self._keep("web", ["web", "--port", str(self._ports["web"])])
         await self.wait_ready()
+
+    async def declare_topics(self) -> None:
+        """The streams, on a broker that may know nothing yet."""
+        await declare(self.broker.stream_url("core_admin"), PARTITIONS, topics=_TOPICS)
 
     async def stop(self) -> None:
         """Everything that `start` started."""
