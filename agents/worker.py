@@ -12,6 +12,7 @@ import structlog
 
 from agents import (
     analytics_billing,
+    anchors,
     fraud_detection,
     fraud_timer,
     invoice_generate,
@@ -152,6 +153,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         lambda: mailer.run(db),
         lambda: reminders.run(db),
         kept(lambda: outgoing.run(db)),
+        kept(lambda: anchors.run(db, holder=f"{name}/{uuid4()}")),
     ]
     for loop in loops:
         app.task(loop)

@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     )
     queue.set_defaults(action=commands.queue)
 
+    audit = add("audit", help="the audit log: verify, anchor, export; ./dev audit --help", add_help=False)
+    audit.set_defaults(action=commands.audit)
+
     bench = add("bench", help="measure one thing; ./dev bench --help names them", add_help=False)
     bench.set_defaults(action=commands.bench)
 
@@ -105,6 +108,7 @@ def main(arguments: Sequence[str]) -> int:
         "mutants",
         "reconcile",
         "queue",
+        "audit",
     )
     if rest and not passes_on:
         root.error(f"unrecognized arguments: {' '.join(rest)}")

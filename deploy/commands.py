@@ -107,6 +107,13 @@ def queue(options: argparse.Namespace) -> int:
     return _tool([sys.executable, "-m", "deploy.queue", *options.rest], environment=dict(given))
 
 
+def audit(options: argparse.Namespace) -> int:
+    """`python -m deploy.audit` on the running stack, or on what the environment names."""
+    itself = "DATABASE_URL" in os.environ or {"-h", "--help"} & set(options.rest)
+    given = os.environ if itself else {**running(), **os.environ}
+    return _tool([sys.executable, "-m", "deploy.audit", *options.rest], environment=dict(given))
+
+
 def verify(options: argparse.Namespace) -> int:
     """The invariants, by name; the rows of each that does not hold."""
     from sql import invariants

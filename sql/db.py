@@ -16,6 +16,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from sql import metrics
+from sql.acting import said
 from sql.errors import Unavailable, is_passing
 
 Row = asyncpg.Record
@@ -126,6 +127,12 @@ class Database:
         try:
             async with pool.acquire() as connection:
                 del self._waiting[me]
+                if (caller := said()) is not None:
+                    async with connection.transaction():
+                        await connection.execute("SELECT set_config('core.caller', $1, true)", caller)
+                        return await connection.fetch(
+                            query, *args, timeout=self._settings.database_call_timeout_s
+                        )
                 return await connection.fetch(query, *args, timeout=self._settings.database_call_timeout_s)
         finally:
             self._waiting.pop(me, None)

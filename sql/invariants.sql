@@ -255,7 +255,7 @@ HAVING (sum(x.count), sum(x.credits), sum(x.amount_paise)) <> (0, 0, 0) LIMIT 20
 -- Every table of the ledger has its triggers, enabled, and no login may change it except through the functions.
 SELECT t.name AS table_name, coalesce(g.tgname, 'missing trigger') AS what, coalesce(g.tgenabled::text, '-') AS enabled
   FROM (VALUES ('wallet_transactions'), ('ledger_entries'), ('lot_consumptions'), ('refusals'), ('batches'), ('quarantine'), ('fraud_events'),
-               ('billing_events'), ('audit_logs'), ('journal_entries'), ('settlement_lines')) AS t (name)
+               ('billing_events'), ('audit_logs'), ('audit_anchors'), ('journal_entries'), ('settlement_lines')) AS t (name)
  CROSS JOIN (VALUES ('refuse_rewrite'), ('refuse_truncate')) AS n (name)
   LEFT JOIN pg_trigger g ON g.tgrelid = to_regclass('public.' || t.name) AND g.tgname = n.name
  WHERE g.tgname IS NULL OR g.tgenabled NOT IN ('O', 'A')
@@ -377,3 +377,7 @@ SELECT b.id AS batch_id, b.recognised_paise, coalesce(e.paise, 0) AS entries
   FULL JOIN (SELECT transaction_id, sum(amount) AS paise FROM ledger_entries x WHERE x.account = 'deferred_revenue'
                 AND NOT EXISTS (SELECT FROM wallet_transactions t WHERE t.id = x.transaction_id) GROUP BY transaction_id) e ON e.transaction_id = b.id
  WHERE coalesce(b.recognised_paise, 0) <> coalesce(e.paise, 0) LIMIT 20;
+
+-- name: i20_the_audit_log_is_whole()
+-- No row of the audit log was changed, removed, put in or moved, and its chains have what they had when they were anchored.
+SELECT chain, seq, id, what FROM broken_audit() ORDER BY chain, seq LIMIT 20;

@@ -34,6 +34,7 @@ class Scope(StrEnum):
     APPROVALS_WRITE = "approvals:write"
     ENDPOINTS_READ = "endpoints:read"
     ENDPOINTS_WRITE = "endpoints:write"
+    AUDIT_READ = "audit:read"
     ACCESS_READ = "access:read"
     ACCESS_WRITE = "access:write"
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from web import trail
 from web.addresses import neighbourhood
 from web.auth import Caller, Reach, Scope
 from web.calls import Route
@@ -46,7 +47,7 @@ def guarded(route: Route, policy: Policy) -> Callable[[web.Request], Awaitable[w
         request[STANDING] = shown(kind, standing)
         if caller.reach is Reach.OWN and owned is not None:
             await check_path(services.db, caller, owned, dict(request.match_info))
-        return await route.handle(request, caller)
+        return await trail.handle(route, request, caller)
 
     return handle
 

@@ -352,16 +352,22 @@ CREATE TABLE reconciliation_cases (
 );
 CREATE INDEX reconciliation_open ON reconciliation_cases (id) WHERE state = 'open';
 
+-- Who did what. Writers give actor, action, object and detail; the rest is the trigger's (migration 0025).
 CREATE TABLE audit_logs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  chain text COLLATE "C" NOT NULL,
+  seq bigint NOT NULL,
   actor text NOT NULL,
+  role text,
   action text NOT NULL,
   object_kind text NOT NULL,
   object_id text NOT NULL,
   source_ip inet,
   request_id text,
   detail jsonb NOT NULL DEFAULT '{}',
-  created_at timestamptz NOT NULL DEFAULT now()
+  created_at timestamptz NOT NULL DEFAULT now(),
+  link bytea NOT NULL,
+  UNIQUE (chain, seq)
 );
 
 RESET ROLE;

@@ -2,6 +2,9 @@
 -- What owners do with their webhook endpoints: make, change, rotate, switch, delete, replay. All of it is in the audit log.
 SET LOCAL ROLE core_owner;
 
+-- All of a URL that a log may have: a path can be a password.
+CREATE FUNCTION url_host(p_url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT substring(p_url FROM '^[A-Za-z]+://([^/?#]+)') $$;
+
 -- An endpoint of an account, and its first secret. Outcomes: created | exists (the same request again; o_secret as long as it is its
 -- newest) | conflict (the key stands for another request) | unknown_user | too_many.
 CREATE FUNCTION create_endpoint(p_id uuid, p_key text, p_hash bytea, p_owner uuid, p_url text, p_description text, p_kinds text[], p_secret bytea,
@@ -27,7 +30,7 @@ BEGIN
     VALUES (p_id, p_owner, p_key, p_hash, p_url, p_description, p_kinds);
   INSERT INTO outgoing_secrets (endpoint_id, secret) VALUES (p_id, p_secret);
   INSERT INTO audit_logs (actor, action, object_kind, object_id, detail)
-    VALUES (p_actor, 'endpoint.create', 'endpoint', p_id::text, jsonb_build_object('owner_id', p_owner, 'url', p_url, 'kinds', p_kinds));
+    VALUES (p_actor, 'endpoint.create', 'endpoint', p_id::text, jsonb_build_object('owner_id', p_owner, 'host', url_host(p_url), 'kinds', p_kinds));
   o_outcome := 'created';
   o_id := p_id;
   o_secret := p_secret;
@@ -46,7 +49,8 @@ BEGIN
          kinds = CASE WHEN p_every_kind THEN NULL ELSE coalesce(p_kinds, x.kinds) END, updated_at = now() WHERE x.id = p_id;
   INSERT INTO audit_logs (actor, action, object_kind, object_id, detail)
     SELECT p_actor, 'endpoint.update', 'endpoint', p_id::text,
-           jsonb_build_object('before', jsonb_build_object('url', e.url, 'kinds', e.kinds), 'after', jsonb_build_object('url', x.url, 'kinds', x.kinds))
+           jsonb_build_object('before', jsonb_build_object('host', url_host(e.url), 'kinds', e.kinds),
+                              'after', jsonb_build_object('host', url_host(x.url), 'kinds', x.kinds))
       FROM outgoing_endpoints x WHERE x.id = p_id;
   RETURN true;
 END $$;

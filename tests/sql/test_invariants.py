@@ -179,6 +179,11 @@ WOUNDS: dict[str, tuple[str, set[str]]] = {
         "UPDATE batches SET recognised_paise = recognised_paise + 1 WHERE id = (SELECT id FROM batches ORDER BY id LIMIT 1)",
         {"i14_the_chain_verifies", "i19_a_batch_books_what_its_debits_earned"},
     ),
+    "a row is put into the audit log": (
+        """INSERT INTO audit_logs (chain, seq, actor, action, object_kind, object_id, link)
+           VALUES ('wallet', 1, 'nobody', 'look', 'wallet', 'x', '\\x00')""",
+        {"i20_the_audit_log_is_whole"},
+    ),
 }
 
 
