@@ -80,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     faults = add("faults", help="break a system of its own under load and judge it", add_help=False)
     faults.set_defaults(action=commands.faults)
 
+    security = add("security", help="attack a system of its own at every door", add_help=False)
+    security.set_defaults(action=commands.security)
+
     simulate = add(
         "simulate", help="play seeds of the simulated pipeline: ./dev simulate --help", add_help=False
     )
@@ -104,6 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         "psql",
         "bench",
         "faults",
+        "security",
         "simulate",
         "mutants",
         "reconcile",

@@ -67,6 +67,11 @@ def faults(options: argparse.Namespace) -> int:
     return _tool([sys.executable, "-m", "bench.faults", *options.rest])
 
 
+def security(options: argparse.Namespace) -> int:
+    """Attacks on a system of its own; 1 if a bound is broken."""
+    return _tool([sys.executable, "-m", "bench.security", *options.rest])
+
+
 def simulate(options: argparse.Namespace) -> int:
     """Seeds of the simulated pipeline; 1 if one failed."""
     return _tool([sys.executable, "-m", "tests.simulation", *options.rest])
