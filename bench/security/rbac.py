@@ -124,7 +124,7 @@ class Matrix:
                 if response.content_type == "text/event-stream":
                     return response.status, "", b""
                 raw = await response.read()
-                said = json.loads(raw) if "json" in response.content_type else {}
+                said = json.loads(raw) if response.content_type.endswith("json") else {}
                 return response.status, str(said.get("code", "")) if isinstance(said, dict) else "", raw
         return 429, "too_many_requests", b""
 
