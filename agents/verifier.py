@@ -15,7 +15,6 @@ Out    fraud.detection: a FraudSignal per entity of a verified payment; analytic
 import asyncio
 from collections.abc import Iterator
 from contextlib import nullcontext
-from ipaddress import ip_address
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -23,6 +22,7 @@ import structlog
 
 from agents.core import Core
 from agents.matching import evidence_of, settled_by_order
+from domain.fraud import address_entity
 from gateway.entities import Order, Payment
 from gateway.errors import GatewayError, NotFound, NotSent
 from sql import errors, verifications
@@ -210,15 +210,11 @@ class Verifier:
 
 
 def entities(lease: Lease) -> Iterator[tuple[str, str]]:
-    """By whom and what a payment is judged: (kind, entity) of each that is known.
-
-    An address that is not global is a proxy's or a neighbour's, shared by everybody: it is no entity.
-    """
-    address = lease.ip if lease.ip is not None and ip_address(lease.ip).is_global else None
+    """By whom and what a payment is judged: (kind, entity) of each that is known."""
     known = (
         ("user", str(lease.user_id)),
         ("device", lease.device_id),
-        ("ip", address),
+        ("ip", address_entity(lease.ip) if lease.ip is not None else None),
         ("instrument", lease.instrument),
     )
     for kind, entity in known:

@@ -157,7 +157,7 @@ class Line:
         async def accept() -> None:
             verdict = Verdict(Reason.OK, 0, 0, version="2025-01-01")
             await webhooks.insert_webhooks(
-                self.core.db, [stored_form(raw, verdict, "127.0.0.1")[0] for raw in bodies]
+                self.core.db, [stored_form(raw, verdict, None)[0] for raw in bodies]
             )
 
         await self._meter.take("inbox", accept())

@@ -8,6 +8,7 @@ excuse: it costs points and has a reason code of its own.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from domain.money import Paise
@@ -37,6 +38,17 @@ class Window(StrEnum):
 class Metric(StrEnum):
     COUNT = "count"
     AMOUNT = "amount"
+
+
+def address_entity(ip: str) -> str | None:
+    """What an address is counted as: itself, or the /64 of an IPv6 address, in which one customer has as many as they like.
+
+    None for one that is not global: it is a proxy's or a neighbour's, shared by everybody. Errors: ValueError.
+    """
+    address = ip_address(ip)
+    if not address.is_global:
+        return None
+    return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import gc
+import resource
 import signal
 
 import structlog
@@ -21,6 +22,7 @@ async def serve(settings: WebSettings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    allow_connections(settings.web_connections)
     runner = make_runner(make_app(settings), settings)
     await runner.setup()
     site = web.TCPSite(runner, settings.web_host, settings.web_port, backlog=1024, reuse_address=True)
@@ -31,6 +33,14 @@ async def serve(settings: WebSettings) -> None:
     log.info("stopping")
     await runner.cleanup()
     log.info("stopped")
+
+
+def allow_connections(most: int) -> None:
+    """As many files as connections, and some more, where the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + 256 if hard == resource.RLIM_INFINITY else min(most + 256, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def rest_the_collector() -> None:

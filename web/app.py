@@ -12,10 +12,12 @@ from sql import webhooks
 from sql.db import Database, DatabaseSettings
 from web.access import Access
 from web.addresses import Proxies
+from web.connections import Runner
 from web.inbox import INBOX, Inbox
 from web.limits import Limits
 from web.live import HUB, Hub
 from web.middleware import around
+from web.room import Room
 from web.router import POLICY, add_routes
 from web.services import SERVICES, Services
 from web.settings import WebSettings
@@ -42,14 +44,8 @@ def make_app(
 
 
 def make_runner(app: web.Application, settings: WebSettings) -> web.AppRunner:
-    """The server of an application. A compressed body stays as it came: nobody inflates a bomb to refuse it."""
-    return web.AppRunner(
-        app,
-        access_log=None,
-        shutdown_timeout=settings.web_shutdown_s,
-        keepalive_timeout=75.0,
-        auto_decompress=False,
-    )
+    """The server of an application."""
+    return Runner(app, settings, lambda why: app[SERVICES].metrics.refused_connections.labels(why).inc())
 
 
 def _services(
@@ -75,9 +71,12 @@ def _services(
                 access,
                 Proxies(settings.web_trusted_proxies, settings.web_forwarded_header),
                 Limits.of(settings),
+                Room(settings.web_bodies_bytes),
             )
             app[SERVICES] = services
-            app[INBOX] = Inbox(lambda items: webhooks.insert_webhooks(db, items))
+            app[INBOX] = Inbox(
+                lambda items: webhooks.insert_webhooks(db, items), longest_wait_s=settings.web_shed_after_s
+            )
             hub = app[HUB] = Hub(services)
             watching = asyncio.create_task(hub.run())
             yield

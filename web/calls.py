@@ -4,7 +4,6 @@ A route names its types, so that the body is read strictly before a handler sees
 API can be generated from the same table.
 """
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from web.auth import Caller, Reach, Role, Scope
+from web.bodies import read_json_body
 from web.ownership import check_body
 from web.problems import Problem, not_found
 from web.services import SERVICES, Services
@@ -25,7 +25,6 @@ from web.waiting import WaitingAnswer, ask
 
 BODY_BYTES: Final = 64 * 1024
 USAGE_BODY_BYTES: Final = 1024 * 1024
-SLOW_BODY_S: Final = 15.0
 _KEY: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,128}")  # printable, no space, no ':'
 _STATUS: Final = {"metadata_too_large": 422, "invalid_request": 422, "invalid_text": 422}
 
@@ -201,31 +200,3 @@ def read_query(request: web.Request, query: type[Q]) -> Q:
         return msgspec.convert(dict(given), query, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(400, "invalid_parameter", str(error)) from error
-
-
-async def read_json_body(request: web.Request, limit: int) -> bytes:
-    """The body of a JSON request. Errors: Problem 400, 408, 413, 415."""
-    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise Problem(415, "encoded_body", "send the body as it is, without Content-Encoding")
-    if request.can_read_body and request.content_type != "application/json":
-        raise Problem(415, "not_json", "send Content-Type: application/json")
-    return await read_body(request, limit)
-
-
-async def read_body(request: web.Request, limit: int) -> bytes:
-    """At most `limit` bytes, in a bounded time. Errors: Problem 408, 413."""
-    too_large = Problem(413, "body_too_large", f"at most {limit} bytes", headers={"Connection": "close"})
-    if (request.content_length or 0) > limit:
-        raise too_large
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(SLOW_BODY_S):
-            async for part in request.content.iter_any():
-                size += len(part)
-                if size > limit:
-                    raise too_large
-                parts.append(part)
-    except TimeoutError as error:
-        raise Problem(408, "body_too_slow", headers={"Connection": "close"}) from error
-    return b"".join(parts)

@@ -1,7 +1,8 @@
 """The inbox of webhooks, stored together: requests that arrive at the same time share one statement and one fsync.
 
 The first webhook after a pause is stored at once. While its statement is under way the next ones gather, and go
-together when it is done, so a batch is what came during the last one and grows with the load by itself.
+together when it is done, so a batch is what came during the last one and grows with the load by itself. When the statements do
+not come back, nobody waits long: the gateway sends again.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from sql.errors import Unavailable
 from sql.webhooks import NewWebhook, Receipt
+from web.problems import overloaded
 
 MOST: Final = 200
 """Most webhooks of one statement."""
@@ -19,26 +21,46 @@ UNDER_WAY: Final = 2
 """Statements at once: one waits for its fsync while the next is made."""
 GATHER_S: Final = 0.012
 """A statement that follows another at once waits so long for company."""
+WAITING: Final = 20 * MOST
+"""Most webhooks that wait for a statement; the gateway sends again what is refused."""
 
+_Waiting = tuple[NewWebhook, "asyncio.Future[Receipt]", float]
 Insert = Callable[[Sequence[NewWebhook]], Awaitable[list[Receipt]]]
 
 
 class Inbox:
     """`await inbox.put(webhook)` returns when the row is committed. `insert` stores a set and answers in its order."""
 
-    def __init__(self, insert: Insert) -> None:
+    def __init__(self, insert: Insert, *, longest_wait_s: float = 3.0) -> None:
         self._insert = insert
-        self._waiting: list[tuple[NewWebhook, asyncio.Future[Receipt]]] = []
+        self._longest_wait_s = longest_wait_s
+        self._waiting: list[_Waiting] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._gathering = False
         self._free_at = 0.0
 
     async def put(self, webhook: NewWebhook) -> Receipt:
-        """Store one webhook. Errors: Unavailable, and whatever the database says of this very webhook."""
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((webhook, answer))
+        """Store one webhook. Errors: Unavailable, and whatever the database says of this very webhook; Problem 503 without
+        a try, when those before it wait for too long.
+        """
+        loop = asyncio.get_running_loop()
+        if self._waiting and self._crowded(loop.time()):
+            raise overloaded()
+        answer: asyncio.Future[Receipt] = loop.create_future()
+        self._waiting.append((webhook, answer, loop.time()))
         self._start()
         return await answer
+
+    def _crowded(self, now: float) -> bool:
+        """Whether the queue does not move, or is full. Who has stood in it for too long is sent away first."""
+        since = now - self._longest_wait_s
+        if self._waiting[0][2] > since:
+            return len(self._waiting) >= WAITING
+        late = [one for one in self._waiting if one[2] <= since]
+        self._waiting = self._waiting[len(late) :]
+        for _, answer, _ in late:
+            _fail(answer, overloaded())
+        return True
 
     def _start(self) -> None:
         if self._waiting and not self._gathering and len(self._tasks) < UNDER_WAY:
@@ -59,9 +81,9 @@ class Inbox:
         self._gathering = False
         self._start()
         try:
-            receipts = await self._insert([webhook for webhook, _ in taken])
+            receipts = await self._insert([webhook for webhook, _, _ in taken])
         except Unavailable as error:
-            for _, answer in taken:
+            for _, answer, _ in taken:
                 _fail(answer, error)
         except Exception as error:
             if len(taken) == 1:
@@ -69,13 +91,13 @@ class Inbox:
             else:
                 await self._store_each(taken)
         else:
-            for (_, answer), receipt in zip(taken, receipts, strict=True):
+            for (_, answer, _), receipt in zip(taken, receipts, strict=True):
                 if not answer.done():
                     answer.set_result(receipt)
 
-    async def _store_each(self, taken: Sequence[tuple[NewWebhook, asyncio.Future[Receipt]]]) -> None:
+    async def _store_each(self, taken: Sequence[_Waiting]) -> None:
         """One of them cannot be stored: it alone is told so."""
-        for webhook, answer in taken:
+        for webhook, answer, _ in taken:
             try:
                 [receipt] = await self._insert([webhook])
             except Exception as error:

@@ -17,6 +17,7 @@ from web.addresses import Proxies
 from web.limits import Limits
 from web.metrics import Metrics
 from web.problems import overloaded
+from web.room import Room
 from web.settings import WebSettings
 from web.throttle import Throttle
 
@@ -36,6 +37,7 @@ class Services:
     access: Access
     proxies: Proxies
     limits: Limits
+    room: Room
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
 

@@ -37,7 +37,8 @@ class WebSettings(BaseSettings):
     forged webhooks and probes count by address alone. `web_processes` share a limit while Redis is away.
     `web_trusted_proxies` and `web_webhook_sources` are networks, separated by commas: whose `web_forwarded_header` is believed,
     and where webhooks may come from (empty: anywhere). Nobody joins a queue that has stood for `web_shed_after_s`. A request's
-    head comes within `web_head_s`, its body within `web_body_s` and without a pause of `web_stall_s`.
+    head comes within `web_head_s`, its body within `web_body_s` and without a pause of `web_stall_s`;
+    bodies that still come in have `web_bodies_bytes` together.
 
     `invoice_seller_gstin` is the invoices' setting: its first two digits are the GST State that we sell from.
     Whoever sets `seller_state_code` as well must mean the same, or nothing starts.
@@ -70,6 +71,7 @@ class WebSettings(BaseSettings):
     web_head_s: float = Field(default=10.0, gt=0)
     web_body_s: float = Field(default=15.0, gt=0)
     web_stall_s: float = Field(default=5.0, gt=0)
+    web_bodies_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     development: bool = False
     api_token: SecretStr = SecretStr("")
     jwt_keys: tuple[JwtKey, ...] = ()

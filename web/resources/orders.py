@@ -1,7 +1,6 @@
 """Orders: the payment's row first, then the gateway's order, then its session; and trying again what failed."""
 
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -18,12 +17,15 @@ from sql.ids import uuid7
 from sql.payments import Buyer, NewPayment, Payment
 from streams.events import Reference
 from web import strict
+from web.addresses import Address, read_address
+from web.auth import Role
 from web.calls import Call, Reply
 from web.problems import Problem, key_conflict
 from web.resources.payments import found
 from web.services import request_hash
 from web.shapes import Answer, Body, Nothing, Phone, Url
 
+ClientIp = Annotated[str, Meta(min_length=2, max_length=45, description="an IPv4 or IPv6 address")]
 _OPEN_ORDER = frozenset({"created", "active"})
 _RETRIED = frozenset({"created", "active", "failed", "expired"})
 _OPEN = "ACTIVE"
@@ -31,7 +33,11 @@ _PAID = "PAID"
 
 
 class NewOrder(Body, frozen=True):
-    """POST /v1/payments/orders. The pack's price decides the credits; a caller never names them."""
+    """POST /v1/payments/orders. The pack's price decides the credits; a caller never names them.
+
+    `client_ip` and `device_id` are the customer's, for fraud detection; a service must say the address, since its own is no
+    customer's. A customer's own is where the request comes from.
+    """
 
     user_id: UUID
     wallet_id: UUID
@@ -39,6 +45,7 @@ class NewOrder(Body, frozen=True):
     return_url: Url | None = None
     customer_phone: Phone | None = None
     device_id: Reference | None = None
+    client_ip: ClientIp | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -58,9 +65,11 @@ class OrderAnswer(Answer, frozen=True):
 
 async def create_order(call: Call, body: NewOrder) -> Reply:
     """POST /v1/payments/orders. After an unknown outcome the same key goes on where it stopped."""
-    return await _ordered(
-        call, body, said=request_hash("order", msgspec.structs.asdict(body)), metadata=_metadata(body)
-    )
+    if body.client_ip is not None and call.caller.role is Role.CUSTOMER:
+        raise Problem(422, "client_ip_is_known", "a customer's address is where the request comes from")
+    said = msgspec.structs.asdict(body)
+    del said["client_ip"]  # who tries again may have another
+    return await _ordered(call, body, said=request_hash("order", said), metadata=_metadata(body))
 
 
 async def _ordered(call: Call, body: NewOrder, *, said: bytes, metadata: dict[str, object] | None) -> Reply:
@@ -132,6 +141,7 @@ async def retry(call: Call, _: Nothing) -> Reply:
         pack_paise=payment.amount_paise,
         customer_phone=payment.customer_phone,
         device_id=payment.device_id,
+        client_ip=payment.ip,
     )
     reply = await _ordered(
         call, again, said=request_hash("retry", payment.id), metadata={"retry_of": str(payment.id)}
@@ -203,7 +213,7 @@ async def _stored(
             customer_phone=phone,
             customer_email=buyer.email,
             device_id=body.device_id,
-            ip=ip_address(call.request.remote) if call.request.remote else None,
+            ip=_address(call, body),
             metadata=metadata,
         ),
         shard=call.services.partition(str(body.wallet_id)),
@@ -214,6 +224,18 @@ async def _stored(
     if created.payment is None:
         raise Problem(422, "unknown_wallet", "this user has no such wallet")
     return created.payment, created.outcome == "created", buyer
+
+
+def _address(call: Call, body: NewOrder) -> Address | None:
+    """The customer's address. Errors: Problem 422."""
+    if call.caller.role is Role.CUSTOMER:
+        return call.services.proxies.client(call.request)
+    if body.client_ip is None:
+        return None
+    address = read_address(body.client_ip)
+    if address is None:
+        raise Problem(422, "invalid_client_ip", "client_ip is an IPv4 or IPv6 address")
+    return address
 
 
 def _pack(pack_paise: int) -> Pack:

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from ipaddress import ip_address
 from typing import Final, Literal
 
 import structlog
@@ -14,15 +13,20 @@ from gateway.webhooks import Refused, parse
 from sql.ids import uuid7
 from sql.webhooks import NewWebhook
 from streams.telemetry import tracing
+from web.addresses import Address, neighbourhood, within
 from web.auth import Caller
-from web.calls import Reply, read_body, respond
+from web.bodies import read_body
+from web.calls import Reply, respond
 from web.inbox import INBOX
+from web.limits import Kind
 from web.problems import Problem
-from web.services import EVENT_ID, SERVICES
+from web.services import EVENT_ID, SERVICES, Services
 from web.shapes import Answer
+from web.throttle import Name
 
 log = structlog.get_logger("web.webhooks")
 _NO_VERSION: Final = "-"
+_FORGED: Final = frozenset({401, 403})
 
 
 class WebhookAnswer(Answer, frozen=True):
@@ -34,13 +38,19 @@ class WebhookAnswer(Answer, frozen=True):
 async def receive_cashfree(request: web.Request, _: Caller) -> web.StreamResponse:
     """POST /v1/webhooks/cashfree: 200 only after the inbox row is committed; a replay makes none.
 
-    Errors: Problem 400, 401, 413, 415 as `gateway.signature.Reason` says; 503 when the database is away.
+    Errors: Problem 400, 401, 413, 415 as `gateway.signature.Reason` says; 403 from where none may come; 429 instead of
+    401 where too many were forged, though a genuine one is taken from anywhere; 503 when the database is away or crowded.
     """
     services = request.app[SERVICES]
     secrets = services.gateway_settings.webhook_secrets()
     if not secrets:
         raise Problem(503, "webhooks_not_configured", "no secret is known to verify a webhook with")
+    client = services.proxies.client(request)
     try:
+        if services.settings.web_webhook_sources and not within(
+            client, services.settings.web_webhook_sources
+        ):
+            raise Problem(403, "source_not_allowed", "no webhook comes from there")
         refused = signature.refused_unread(request.headers)
         if refused is not None:
             raise _refusal(refused)
@@ -50,14 +60,29 @@ async def receive_cashfree(request: web.Request, _: Caller) -> web.StreamRespons
             raise _refusal(verdict.reason)
     except Problem as problem:
         services.metrics.webhooks.labels(problem.code).inc()
+        if problem.status in _FORGED:
+            raise await _counted(services, client, problem) from problem
         log.warning("webhook refused", reason=problem.code)
         raise
-    webhook, parked = stored_form(raw, verdict, request.remote)
+    webhook, parked = stored_form(raw, verdict, client)
     request[EVENT_ID] = str(webhook.id)
-    receipt = await request.app[INBOX].put(webhook)
+    try:
+        receipt = await request.app[INBOX].put(webhook)
+    except Problem:
+        services.metrics.shed.labels("inbox").inc()
+        raise
     outcome = "parked" if parked and receipt == "new" else receipt
     services.metrics.webhooks.labels(outcome).inc()
     return respond(Reply(WebhookAnswer(status=outcome)))
+
+
+async def _counted(services: Services, client: Address | None, problem: Problem) -> Problem:
+    """The answer to a forgery; whoever sends many is told to wait, and no longer logged one by one."""
+    name = Name(f"{Kind.FORGERIES}:a:{neighbourhood(client)}", services.limits.addresses[Kind.FORGERIES])
+    over = await services.throttle.fail(name)
+    if over is None:
+        log.warning("webhook refused", reason=problem.code)
+    return over or problem
 
 
 def _refusal(reason: Reason) -> Problem:
@@ -66,10 +91,9 @@ def _refusal(reason: Reason) -> Problem:
     )
 
 
-def stored_form(raw: bytes, verdict: Verdict, remote: str | None) -> tuple[NewWebhook, bool]:
+def stored_form(raw: bytes, verdict: Verdict, source_ip: Address | None) -> tuple[NewWebhook, bool]:
     """The inbox row of a verified webhook, and whether it could not be read: then its bytes are kept whole."""
     event = parse(raw, verdict.version)
-    source_ip = ip_address(remote) if remote else None
     version = (verdict.version or _NO_VERSION).replace("\x00", "")
     if isinstance(event, Refused):
         log.warning("webhook parked", reason=event.reason)
