@@ -123,7 +123,8 @@ class Recovery:
         inbox = await recovery.get_unapplied_inbox(
             self._core.db, partitions=self._core.partitions, age_s=INBOX_AGE_S
         )
-        await self._find_lost({*slices, *inbox})
+        answered = {(topic, number) for topic, number, _, _ in seen}
+        await self._find_lost({*slices, *inbox} & answered)
 
     async def _find_lost(self, suspects: Iterable[recovery.Partition]) -> None:
         """Of partitions with old slices or inbox rows that nobody applied, those read to their end have lost them."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 from rstream.constants import OffsetType
-from rstream.exceptions import StreamDoesNotExist
+from rstream.exceptions import StreamDoesNotExist, StreamNotAvailable
 
 from streams import metrics
 from streams.address import Address
@@ -37,6 +37,7 @@ _MAX_SUBSCRIPTIONS = 255
 _BACKOFF_S = (0.05, 2.0)
 _REQUEUE_S = 0.3
 _ABSENT_S = 2.0
+_ABSENT = frozenset({StreamDoesNotExist.code, StreamNotAvailable.code})
 _SETTLE_S = 0.05
 """A connection that closes right after it gave a partition back leaves that partition to nobody
 (RabbitMQ 4.0).
@@ -197,13 +198,13 @@ class Reader:
                 return
 
     async def _subscribe_if_there(self, wire: Wire, partition: Partition) -> bool:
-        """False for a stream that somebody deleted: the others are read, and it too once it is there again."""
+        """False for a stream that is deleted, or that nobody leads: the others are read, and it too once it is back."""
         try:
             await self._subscribe(wire, partition)
         except Refused as error:
-            if error.code != StreamDoesNotExist.code:
+            if error.code not in _ABSENT:
                 raise
-            log.error("stream_absent", stream=partition.stream)
+            log.error("stream_absent", stream=partition.stream, error=str(error))
             return False
         return True
 

@@ -19,7 +19,7 @@ from streams.address import Address
 from streams.batches import Batch, Fenced, Record
 from streams.link import Link
 from streams.runner import Lanes
-from streams.topics import Topic, declare
+from streams.topics import TOPICS, Topic, declare, partition_stream
 from streams.transport import reader as reading
 from streams.transport.credit import CREDIT, PARTITION_BYTES
 from streams.transport.reader import Reader
@@ -227,6 +227,47 @@ async def test_a_stream_that_lost_its_tail_is_noticed_before_anything_new_comes(
     async with following(topics.url, ownership):
         await until(lambda: ledger.count() == 10)
     assert ledger.rows("SELECT DISTINCT incarnation FROM records") == [(2,)]
+
+
+async def test_a_deleted_stream_keeps_nobody_from_the_others_and_is_read_once_it_is_there_again(
+    topics: Broker, ownership: SqliteOwnership, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partition 0 is gone before the worker comes, partition 1 goes while it reads."""
+    monkeypatch.setattr(reading, "_ABSENT_S", 0.2)
+    streams = [partition_stream(TOPIC, number) for number in range(PARTITIONS)]
+    arguments = TOPICS[TOPIC].arguments(replicas=1)
+    admin = await Wire.connect(Address.parse(topics.admin_url), name="test")
+
+    def lost(number: int) -> Callable[[], bool]:
+        return lambda: reader.partitions[TOPIC, number].subscription is None
+
+    await admin.request("deleting", admin.delete_stream(streams[0]))
+    async with following(topics.url, ownership) as reader, Link(Address.parse(topics.url), name="t") as link:
+        for stream in streams[1:]:
+            await store(link, stream, *numbered(10))
+        await until(lambda: ledger.count() == 30)
+        assert lost(0)()
+
+        await admin.request("deleting", admin.delete_stream(streams[1]))
+        await until(lost(1))
+        for stream in streams[2:]:
+            await store(link, stream, *numbered(10, 10))
+        await until(lambda: ledger.count() == 50)
+
+        for stream in streams[:2]:
+            await admin.request("creating", admin.create_stream(stream, arguments))
+        async with Link(Address.parse(topics.url), name="fresh") as fresh:
+            for stream in streams[:2]:
+                await store(fresh, stream, *numbered(20, 20))
+        await until(lambda: ledger.count() == 90)
+    await admin.close()
+    assert [ledger.values(TOPIC, number) for number in range(PARTITIONS)] == [
+        numbered(20, 20),
+        numbered(10) + numbered(20, 20),
+        numbered(20),
+        numbered(20),
+    ]
+    assert ledger.rows("SELECT DISTINCT incarnation FROM records WHERE partition = 1") == [(1,), (2,)]
 
 
 async def test_credit_is_returned_for_every_chunk_whatever_its_size(
