@@ -28,6 +28,10 @@ from streams.wire import Refused
 log = structlog.get_logger("agents.monitor")
 
 LEASE_S: Final = 20.0
+ASK_S: Final = 3.0
+"""A broker that is frozen answers nothing: so long it is waited for, and no longer than from one look to the next."""
+HANDOVER_S: Final = 3 * LEASE_S
+"""Who takes the duty over shows first what was so long ago: what came while nobody measured is an increase, and alerts."""
 SETTLE_S: Final = 5.0
 """A batch is counted when its id is this old: by then it is committed, or was not."""
 
@@ -173,7 +177,8 @@ class Monitor:
         if not await monitor.take_duty(self._core.db, self._holder, lease_s=LEASE_S):
             self._drop()
             return False
-        if not self._held:
+        taken_over = not self._held
+        if taken_over:
             self._held, self._last_quarantined = True, 0
             self._counted_until = _now_ms() - round(1000 * SETTLE_S)
         until = max(self._counted_until, _now_ms() - round(1000 * SETTLE_S))
@@ -182,6 +187,7 @@ class Monitor:
             since=_first_id(self._counted_until),
             until=_first_id(until),
             after_quarantined=self._last_quarantined,
+            older_s=HANDOVER_S if taken_over else 0.0,
         )
         backlog = await status.get_backlog(self._core.db, self._core.group)
         self._counted_until, self._last_quarantined = until, found.last_quarantined
@@ -197,7 +203,9 @@ class Monitor:
         """Set the streams' lag; whether the broker answered. Errors: Unavailable."""
         try:
             topics = sorted({topic for topic, _ in self._ownership.epochs})
-            await self._lag.read({topic: await self._ownership.positions(topic) for topic in topics})
+            positions = {topic: await self._ownership.positions(topic) for topic in topics}
+            async with asyncio.timeout(min(ASK_S, self._every_s)):
+                await self._lag.read(positions)
         except (OSError, Refused, TimeoutError) as error:
             log.warning("the broker did not say how far its streams are", error=str(error))
             carrier.clear_positions()

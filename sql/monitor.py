@@ -39,12 +39,20 @@ async def take_duty(db: Database, holder: str, *, lease_s: float) -> bool:
     return bool(await db.value(_Q["take_duty"], holder, lease_s))
 
 
-async def measure(db: Database, *, since: UUID, until: UUID, after_quarantined: int) -> Measured:
+SETTLE_S: Final = 2.0
+"""A row is counted when it is this old: ids are given before they are committed."""
+
+
+async def measure(
+    db: Database, *, since: UUID, until: UUID, after_quarantined: int, older_s: float = 0.0
+) -> Measured:
     """Everything. `since` and `until` bound the ids of the batches to count, `after_quarantined` the records.
+
+    `older_s`: incidents, records and payments of the last so many seconds are left to the next look.
 
     Errors: Unavailable.
     """
-    quarantined = await db.rows(_Q["count_quarantined"], after_quarantined)
+    quarantined = await db.rows(_Q["count_quarantined"], after_quarantined, max(older_s, SETTLE_S))
     outcomes = await db.rows(_Q["count_outcomes"], since, until)
     check = await db.row(_Q["get_last_check"])
     server = await db.row(_Q["get_server"])
@@ -61,11 +69,11 @@ async def measure(db: Database, *, since: UUID, until: UUID, after_quarantined: 
         outcomes={(r["topic"], outcome): r[outcome] for r in outcomes for outcome in OUTCOMES},
         totals={
             (r["metric"], r["dimension"]): (r["count"], r["amount_paise"])
-            for r in await db.rows(_Q["get_totals"])
+            for r in await db.rows(_Q["get_totals"], older_s)
         },
         cases={r["kind"]: (r["cases"], r["oldest_s"]) for r in await db.rows(_Q["get_cases"])},
         reconciliation_age_s=await db.value(_Q["get_reconciliation_age"]),
-        incidents={r["kind"]: r["incidents"] for r in await db.rows(_Q["count_incidents"])},
+        incidents={r["kind"]: r["incidents"] for r in await db.rows(_Q["count_incidents"], older_s)},
         violated=list(check["violated"]),
         unchecked_batches=check["behind"],
         check_age_s=check["age_s"],

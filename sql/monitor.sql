@@ -5,7 +5,7 @@
 SELECT take_duty('monitor', $1, $2);
 
 -- name: get_waits()
--- Work that waits, by kind, and how long the oldest of it has.
+-- Work that waits, by kind, and how long the oldest of it has: since it is there, or, where it may wait for its time (next_at), since that came.
 SELECT w.kind, w.n AS waiting, greatest(0, coalesce(extract(epoch FROM now() - w.since), 0))::double precision AS oldest_s
   FROM (
     SELECT 'usage_inbox' AS kind, count(*) AS n, min(created_at) AS since FROM usage_metering WHERE closed_at IS NULL
@@ -14,7 +14,7 @@ SELECT w.kind, w.n AS waiting, greatest(0, coalesce(extract(epoch FROM now() - w
     UNION ALL SELECT 'verifications', count(*), min(next_at) FROM verifications WHERE state = 'due' AND next_at <= now()
     UNION ALL SELECT 'verification_orphans', count(*), min(finished_at) FROM verifications WHERE state = 'orphan'
     UNION ALL SELECT 'fraud_checks', count(*), min(requested_at) FROM fraud_checks WHERE counts IS NULL AND NOT missed
-    UNION ALL SELECT 'refunds', count(*), min(created_at) FROM refunds WHERE next_at <= now()
+    UNION ALL SELECT 'refunds', count(*), min(next_at) FROM refunds WHERE next_at <= now()
     UNION ALL SELECT 'holds_overdue', count(*), min(expires_at) FROM holds WHERE state = 'held' AND expires_at < now()
     UNION ALL SELECT 'invoice_pdfs', count(*), min(render_after) FROM invoices WHERE rendered_at IS NULL AND render_after <= now()
     UNION ALL SELECT 'mails', count(*), min(next_at) FROM notifications
@@ -34,10 +34,10 @@ UNION ALL
 SELECT topic, 'dead' AS state, count(*) AS items, extract(epoch FROM now() - min(created_at))::double precision AS oldest_s
   FROM retries WHERE state = 'dead' GROUP BY topic;
 
--- name: count_quarantined(after_id)
--- Records set aside as unreadable or forged, per topic, after one of them; the youngest seconds are left to the next look.
+-- name: count_quarantined(after_id, older_s)
+-- Records set aside as unreadable or forged, per topic, after one of them; those younger than so many seconds are left to the next look.
 SELECT topic, count(*) AS records, max(id) AS last_id FROM quarantine
- WHERE id > $1 AND created_at < now() - interval '2 seconds' GROUP BY topic;
+ WHERE id > $1 AND created_at < now() - make_interval(secs => $2) GROUP BY topic;
 
 -- name: count_outcomes(from_id, until_id)
 -- What became of the records of batches whose ids (UUIDv7) lie between two.
@@ -45,10 +45,18 @@ SELECT topic, count(*) AS batches, sum(posted)::bigint AS posted, sum(refused)::
        sum(conflict)::bigint AS conflict, sum(parked)::bigint AS parked, sum(quarantined)::bigint AS quarantined
   FROM batches WHERE id >= $1::uuid AND id < $2::uuid GROUP BY topic;
 
--- name: get_totals()
--- Payments by status, refunds by policy, grants by source: everything ever, from the daily windows.
-SELECT metric, dimension, sum(count)::bigint AS count, sum(amount_paise)::bigint AS amount_paise FROM billing_windows
- WHERE metric IN ('payments', 'refunds', 'credits_granted') AND resolution = '1d' GROUP BY metric, dimension;
+-- name: get_totals(older_s)
+-- Payments by status, refunds by policy, grants by source: everything ever until so many seconds ago, from the daily windows without the newest
+-- minutes.
+SELECT x.metric, x.dimension, sum(x.count)::bigint AS count, sum(x.amount_paise)::bigint AS amount_paise
+  FROM (
+    SELECT metric, dimension, count, amount_paise FROM billing_windows
+     WHERE metric IN ('payments', 'refunds', 'credits_granted') AND resolution = '1d'
+    UNION ALL
+    SELECT metric, dimension, -count, -amount_paise FROM billing_windows
+     WHERE metric IN ('payments', 'refunds', 'credits_granted') AND resolution = '1m' AND $1::double precision > 0
+       AND window_start > now() - make_interval(secs => $1)
+  ) x GROUP BY x.metric, x.dimension;
 
 -- name: get_cases()
 -- Open differences by kind, and the age of the oldest.
@@ -59,9 +67,9 @@ SELECT kind, count(*) AS cases, extract(epoch FROM now() - min(created_at))::dou
 -- Seconds since the books were last compared with the gateway's; NULL: never.
 SELECT extract(epoch FROM now() - finished_at)::double precision AS age_s FROM recon_jobs WHERE job = 'reconcile';
 
--- name: count_incidents()
--- How often the broker's log was not what it should be, or was mended.
-SELECT kind, count(*) AS incidents FROM stream_incidents GROUP BY kind;
+-- name: count_incidents(older_s)
+-- How often the broker's log was not what it should be, or was mended, until so many seconds ago.
+SELECT kind, count(*) AS incidents FROM stream_incidents WHERE created_at <= now() - make_interval(secs => $1) GROUP BY kind;
 
 -- name: get_last_check()
 -- What the newest check of the new batches found, and the newest of everything; NULL age: there was none.

@@ -8,6 +8,7 @@ import asyncpg
 from agents import monitor
 from agents.core import Core, PostgresOwnership
 from agents.monitor import BOARD, Monitor
+from sql import monitor as sql_monitor
 from sql.db import Database, DatabaseSettings
 from streams.address import Address
 from streams.lag import LagReader
@@ -97,6 +98,64 @@ async def test_ages_dead_letters_incidents_and_violations_are_shown(database: An
     assert seen["core_payments_total"]["held",] == 5
     assert seen["core_payments_paise_total"]["held",] == 250000
     assert seen["core_payments_total"]["mismatch",] == 0
+
+
+async def test_what_came_while_nobody_measured_is_an_increase_for_who_measures_next(
+    database: Any, broker: Any
+) -> None:
+    admin = await asyncpg.connect(database.admin_url)
+    await admin.execute(
+        """
+        INSERT INTO stream_incidents (topic, partition, kind, created_at)
+          VALUES ('wallet.debit', 0, 'truncated', now() - interval '1 hour'), ('wallet.debit', 1, 'truncated', now());
+        INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id, created_at)
+          VALUES ('wallet.debit', 0, 1, 1, 'forged', '', gen_random_uuid(), now() - interval '1 hour'),
+                 ('wallet.debit', 0, 1, 2, 'forged', '', gen_random_uuid(), now() - interval '3 seconds');
+        INSERT INTO billing_windows (metric, resolution, dimension, window_start, count, credits, amount_paise,
+                                     as_of_partition, as_of_offset)
+          VALUES ('payments', '1d', 'status=mismatch', date_trunc('day', now()), 3, 0, 300, 0, 0),
+                 ('payments', '1m', 'status=mismatch', now() - interval '1 hour', 2, 0, 200, 0, 0),
+                 ('payments', '1m', 'status=mismatch', now() - interval '5 seconds', 1, 0, 100, 0, 0);
+        """
+    )
+    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+        core = Core(db, Silent(), "commdesk", 2)
+        async with LagReader(Address.parse(broker.url)) as lag:
+            watching = Monitor(core, PostgresOwnership(db, "commdesk", []), lag, holder="a")
+            looks = []
+            for _ in range(2):
+                assert await watching.once()
+                seen = shown()
+                looks.append(
+                    (
+                        seen["core_stream_incidents_total"]["truncated",],
+                        seen["core_quarantined_total"]["wallet.debit",],
+                        seen["core_payments_total"]["mismatch",],
+                    )
+                )
+            watching._drop()
+    await admin.close()
+    assert looks == [(1, 1, 2), (2, 2, 3)]
+
+
+async def test_a_refund_that_waits_for_its_time_is_not_late(database: Any, broker: Any) -> None:
+    admin = await asyncpg.connect(database.admin_url)
+    await admin.execute("SET session_replication_role = replica")
+    await admin.execute(
+        """
+        INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, policy, status, requested_by,
+                             idempotency_key, next_at, created_at)
+          SELECT gen_random_uuid(), 'r' || n, gen_random_uuid(), gen_random_uuid(), 100, 'PRO_RATA', 'pending', 'asha',
+                 'k' || n, now() + at, now() - interval '3 days'
+            FROM (VALUES (1, interval '-10 seconds'), (2, interval '1 hour'), (3, interval 'infinity')) x (n, at)
+        """
+    )
+    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+        found = await sql_monitor.measure(db, since=UUID(int=0), until=UUID(int=0), after_quarantined=0)
+    await admin.close()
+    waiting, oldest_s = found.waits["refunds"]
+    assert waiting == 1
+    assert 9 < oldest_s < 60
 
 
 async def test_without_the_broker_its_numbers_are_gone_and_the_rest_stay(database: Any) -> None:
