@@ -31,6 +31,8 @@ class Accounts:
     payers: list[Account] = field(default_factory=list)
     canaries: list[UUID] = field(default_factory=list)
     canary_payers: list[Account] = field(default_factory=list)
+    poisoned: UUID = field(default_factory=uuid4)
+    """The wallet that is charged what a bug of ours cannot book."""
 
     async def open(self, web: Web, log: Log, source: random.Random) -> None:
         """Make them all over the API."""
@@ -52,6 +54,7 @@ class Accounts:
         )
         self.by_door["api"] += [account.wallet_id for account in self.payers]
         self.canary_payers = [await open_account(web, log, source, 0) for _ in range(8)]
+        self.poisoned = (await open_account(web, log, source, PLENTY)).wallet_id
         missing = set(range(PARTITIONS))
         while missing:
             account = await open_account(web, log, source, PLENTY)

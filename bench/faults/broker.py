@@ -115,5 +115,10 @@ def _wake(pids: Sequence[int]) -> None:
 KINDS: Final = (
     Kind("rabbitmq", "tails cut", cut_tails, alerts=("StreamTruncated", "RabbitMQFailing")),
     Kind("rabbitmq", "stream deleted", delete_stream, (0.5, 3.0), alerts=("StreamTruncated",)),
-    Kind("rabbitmq", "retention shrunk", shrink_retention, alerts=("StreamTruncated", "PartitionHalted")),
+    Kind(
+        "rabbitmq",
+        "retention shrunk",
+        shrink_retention,
+        alerts=("StreamTruncated", "PartitionHalted", "ProcessDown"),
+    ),
 )

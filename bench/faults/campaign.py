@@ -13,6 +13,7 @@ from bench.faults.outages import Outages
 from bench.faults.run import by_seed, run
 from deploy.local.process import ServerError
 from deploy.local.stack import LOCAL
+from streams.wire import Refused
 
 NIGHTLY_SEEDS: Final = 24
 """Enough for every kind of fault at least five times."""
@@ -29,7 +30,7 @@ async def play_seeds(
             outcome = await run(
                 seed, seconds, by_seed(seed, deck), _logs(seed), rates=Rates(), watched=watched
             )
-        except (ServerError, ExceptionGroup) as error:
+        except (ServerError, ExceptionGroup, OSError, Refused) as error:
             print(f"seed {seed} ended early: {error!r}", flush=True)
             good = False
             continue

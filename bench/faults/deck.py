@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bench.faults import broker, clock, database, disks, gateway, network, processes
+from bench.faults import broker, clock, database, disks, gateway, network, processes, services
 from bench.faults.kinds import Kind
 
 DECK: Final[tuple[Kind, ...]] = (
@@ -13,6 +13,7 @@ DECK: Final[tuple[Kind, ...]] = (
     *disks.KINDS,
     *clock.KINDS,
     *gateway.KINDS,
+    *services.KINDS,
 )
 LEFT_OUT: Final = [
     reason for kinds, reason in ((disks.KINDS, disks.REFUSAL), (clock.KINDS, clock.REFUSAL)) if not kinds

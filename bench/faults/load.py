@@ -209,6 +209,22 @@ class Load:
             told = {Outcome.CONFIRMED: Told.ACKNOWLEDGED, Outcome.REFUSED: Told.REFUSED}
             self.log.tell([use.id for use in part], told.get(outcome, Told.UNKNOWN))
 
+    async def rubbish(self, count: int) -> None:
+        """So many records that are no event, and as many that nobody signed; again until the broker has them."""
+        assert self._writer is not None
+        for _ in range(count):
+            wallet = self._random.choice(self.accounts.by_door["raw"])
+            stranger = Use(f"forged-{uuid4()}", "raw", wallet, "forged", 1)
+            batch = messages.encode_usage_batch(str(uuid4()), 1, [messages.encode_usage(_event(stranger))])
+            forged = {"publisher": RAW_PUBLISHER, "mac": messages.sign(batch, b"nobody's secret")}
+            partition = partition_of(str(wallet), PARTITIONS)
+            sent = [
+                Outgoing(TOPIC, partition, "rubbish", f"{{{uuid4()}".encode(), {}),
+                Outgoing(TOPIC, partition, str(wallet), batch, forged),
+            ]
+            while await self._writer.publish(sent) != [Outcome.CONFIRMED] * len(sent):
+                await asyncio.sleep(0.3)
+
     def _raw(self, partition: int, uses: list[Use]) -> Outgoing:
         self._raw_seq[partition] += 1
         raw = [messages.encode_usage(_event(use)) for use in uses]

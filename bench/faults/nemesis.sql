@@ -28,3 +28,22 @@ SELECT count(*) FROM second;
 
 -- name: deadlocks()
 SELECT deadlocks FROM pg_stat_database WHERE datname = current_database();
+
+-- name: bring_the_bug()
+ALTER TABLE wallet_transactions DROP CONSTRAINT IF EXISTS a_bug, ADD CONSTRAINT a_bug CHECK (feature IS DISTINCT FROM 'poison') NOT VALID;
+
+-- name: mend_the_bug()
+ALTER TABLE wallet_transactions DROP CONSTRAINT IF EXISTS a_bug;
+
+-- name: lose_patience()
+-- What fails is dead after seconds instead of hours.
+UPDATE retry_policies SET base_s = 0.05, max_attempts = 3 WHERE topic = 'wallet.debit';
+
+-- name: find_patience()
+UPDATE retry_policies SET base_s = 0.5, max_attempts = 12 WHERE topic = 'wallet.debit';
+
+-- name: dead_events()
+SELECT id FROM retries WHERE topic = 'wallet.debit' AND state = 'dead';
+
+-- name: replay_the_dead()
+SELECT replay_dead(array_agg(id), 'faults', 'the bug is mended') AS id FROM retries WHERE topic = 'wallet.debit' AND state = 'dead' HAVING count(*) > 0;

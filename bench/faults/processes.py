@@ -51,7 +51,7 @@ def freeze(name: str, seconds: tuple[float, float]) -> Kind:
     alone = name != "worker"
     since: Since = "healing" if alone else "injection"
     payment = name == "simulator"
-    alerts = ("GatewayFailing",) if name == "simulator" else ("ProcessDown",)
+    alerts = () if name == "simulator" else ("ProcessDown",)
     return Kind(
         name, "SIGSTOP", inject, seconds, since, payment=payment, until_alive=not alone, alerts=alerts
     )
@@ -167,14 +167,14 @@ KINDS: Final = (
     freeze("worker", (1.0, 4.0)),
     Kind("worker", "SIGTERM", end_worker, since="injection", alerts=("ProcessDown",)),
     kill("web"),
-    freeze("web", (1.0, 4.0)),
+    freeze("web", (3.0, 5.0)),
     kill("simulator"),
     freeze("simulator", (2.0, 6.0)),
     Kind("postgres", "kill -9", kill_postgres, since="injection", alerts=("PostgresDown",)),
-    Kind("postgres", "SIGSTOP", freeze_postgres, (2.0, 6.0), alerts=("PostgresDown",)),
+    Kind("postgres", "SIGSTOP", freeze_postgres, (2.0, 6.0), alerts=("PostgresDown", "ProcessDown")),
     Kind("postgres", "kill -9 of a backend", kill_backend, since="injection", alerts=("PostgresDown",)),
     Kind("rabbitmq", "kill -9", kill_rabbitmq, since="injection", alerts=("RabbitMQFailing",)),
-    Kind("rabbitmq", "SIGSTOP", freeze_rabbitmq, (2.0, 12.0), alerts=("RabbitMQFailing",)),
+    Kind("rabbitmq", "SIGSTOP", freeze_rabbitmq, (4.0, 12.0), alerts=("RabbitMQFailing",)),
     Kind("valkey", "kill -9", kill_valkey, since="injection", payment=True, alerts=("RedisDown",)),
     Kind("valkey", "SIGSTOP", freeze_valkey, (2.0, 5.0), payment=True, alerts=("RedisDown",)),
 )

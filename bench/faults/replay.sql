@@ -4,6 +4,9 @@
 -- A new incarnation, from the first record on.
 SELECT rewind_partition($1, $2, $3, $4, 'faults', 'everything is read once more');
 
+-- name: quarantine()
+SELECT md5((to_jsonb(r))::text) AS digest FROM quarantine r;
+
 -- name: wallets()
 SELECT md5((to_jsonb(r) - '{updated_at}'::text[])::text) AS digest FROM wallets r;
 

@@ -121,7 +121,8 @@ def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if name in ("seed", "recovery_s", "recoveries") or name.startswith("alerts_"):
                 continue
             if isinstance(value, dict):
-                total[name] = dict(Counter(total.get(name, {})) + Counter(value))
+                sums = total.setdefault(name, {})
+                sums |= {key: sums.get(key, 0) + number for key, number in value.items()}
             else:
                 total[name] = round(total.get(name, 0) + value, 1)
     pooled: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
