@@ -11,11 +11,14 @@ from typing import Final
 from bench.faults import books
 from bench.faults.kinds import Kind, Scene, Truncation, fault
 from deploy.local.disk import MAY_MOUNT
+from streams.topics import PartitionMismatch
 from streams.wire import Refused
 
 PIECE_BYTES: Final = 1 << 20
 ALARM_BYTES: Final = 20 << 20
 """Less than the 50 MB below which our private broker lets nobody publish."""
+ATTEMPTS: Final = 3
+"""A new node that all workers call at once may close the connection that declares."""
 REFUSAL: Final = "full disks are left out: they need a small tmpfs, and only root may mount one"
 
 
@@ -52,12 +55,19 @@ async def begin_anew(scene: Scene, before: dict[books.Place, int]) -> None:
     async with scene.system.database() as db:
         stand = await books.positions(db)
         noticed = await books.incidents(db)
-    scene.system.broker.kill9()
-    for left in scene.system.broker.disk.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    await scene.system.broker.start()
-    await scene.system.declare_topics()
     scene.raw_at_risk += 1
+    for attempt in range(1, ATTEMPTS + 1):
+        scene.system.broker.kill9()
+        for left in scene.system.broker.disk.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        await scene.system.broker.start()
+        try:
+            await scene.system.declare_topics()
+        except (OSError, Refused, PartitionMismatch):
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            break
     for place, end in before.items():
         consumed = stand[place]["next_offset"] if place in stand else 0
         if max(end, consumed):
