@@ -61,5 +61,8 @@ SELECT owner_id FROM outgoing_endpoints WHERE id = $1;
 -- name: owner_of_delivery(id)
 SELECT e.owner_id FROM outgoing_deliveries d JOIN outgoing_endpoints e ON e.id = d.endpoint_id WHERE d.id = $1;
 
+-- name: owner_of_transaction(id)
+SELECT w.owner_id FROM wallet_transactions t JOIN wallets w ON w.id = t.wallet_id WHERE t.id = $1;
+
 -- name: requester_of_approval(id)
 SELECT requested_by FROM approvals WHERE id = $1;

@@ -153,13 +153,14 @@ async def review_payment(
     *,
     shard: int,
     rejected_partition: int,
+    why: str | None = None,
 ) -> Review:
     """A person decides about a held payment, once; the relay publishes what follows.
 
     `rejected_partition` is that of analytics.billing for 'status=rejected'. Errors: Unavailable.
     """
     outcome = await db.value(
-        _Q["review_payment"], uuid7(), shard, payment_id, verdict, actor, rejected_partition
+        _Q["review_payment"], uuid7(), shard, payment_id, verdict, actor, rejected_partition, why
     )
     return cast(Review, outcome)
 

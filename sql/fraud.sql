@@ -22,9 +22,9 @@ SELECT * FROM commit_fraud($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $1
 -- Decide without the entities that did not answer in time.
 SELECT * FROM decide_overdue($1, $2, $3, $4, $5, $6);
 
--- name: review_payment(batch_id, shard, payment_id, verdict, actor, rejected_partition)
+-- name: review_payment(batch_id, shard, payment_id, verdict, actor, rejected_partition, why)
 -- A person's word about a held payment.
-SELECT r_outcome FROM review_payment($1, $2, $3, $4, $5, $6);
+SELECT r_outcome FROM review_payment($1, $2, $3, $4, $5, $6, $7);
 
 -- name: purge_fraud_windows(limit_rows)
 SELECT purge_fraud_windows($1);

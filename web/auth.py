@@ -24,10 +24,13 @@ class Scope(StrEnum):
     REFUNDS_WRITE = "refunds:write"
     REFUNDS_READ = "refunds:read"
     REFUNDS_STAFF = "refunds:staff"  # RETIER, and payouts of old payments
+    FRAUD_READ = "fraud:read"
+    FRAUD_WRITE = "fraud:write"
     PUBLISHERS_READ = "publishers:read"
     AGGREGATES_READ = "aggregates:read"
     RECON_READ = "reconciliation:read"
     RECON_WRITE = "reconciliation:write"
+    WEBHOOKS_READ = "webhooks:read"
     QUEUES_READ = "queues:read"
     QUEUES_WRITE = "queues:write"
     APPROVALS_READ = "approvals:read"

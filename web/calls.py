@@ -6,7 +6,9 @@ API can be generated from the same table.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -16,8 +18,10 @@ from msgspec import Struct
 
 from web.auth import Caller, Reach, Role, Scope
 from web.bodies import read_json_body
-from web.ownership import check_body
+from web.once import REPLAYED, once
+from web.ownership import check_body, check_query
 from web.problems import Problem, not_found
+from web.replies import Reply
 from web.services import SERVICES, Services
 from web.shapes import NoQuery
 from web.strict import Decoder, Malformed
@@ -32,13 +36,17 @@ B = TypeVar("B")
 Q = TypeVar("Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A success: a body to encode as JSON."""
+class Key(Enum):
+    """What becomes of a write's Idempotency-Key. It counts for its caller alone."""
 
-    body: object
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    OWN = "own"
+    """Required, and kept for ever with what the write makes; whoever sends it again is told how that stands."""
+    KEPT = "kept"
+    """Optional, kept for thirty days with the answer, which whoever sends it again is given."""
+    MONEY = "money"
+    """Optional, kept for ever with the answer."""
+    FREE = "free"
+    """Not looked at: to send it again does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +81,20 @@ class Call:
 
     def key(self) -> str:
         """The Idempotency-Key, scoped to the caller. Errors: Problem 400."""
+        key = self.given_key()
+        if key is None:
+            raise Problem(
+                400, "idempotency_key_required", "send an Idempotency-Key; repeat it when you retry"
+            )
+        return key
+
+    def given_key(self) -> str | None:
+        """The same where it may be left out. Errors: Problem 400."""
         if self.asked is not None:
             return self.asked.key
         given = self.request.headers.getall("Idempotency-Key", [])
         if not given:
-            raise Problem(
-                400, "idempotency_key_required", "send an Idempotency-Key; repeat it when you retry"
-            )
+            return None
         if len(given) > 1 or _KEY.fullmatch(given[0]) is None:
             raise Problem(
                 400, "idempotency_key_invalid", "one Idempotency-Key of 1 to 128 printable characters but ':'"
@@ -98,6 +113,10 @@ class Route:
     body: Any = None
     query: Any = None
     answer: Any = None
+    handler: Any = None
+    """What does the work; `handle` reads the call for it."""
+    keyed: Key | None = None
+    second_person: Any = None
     again: Callable[[Call, bytes], Awaitable[Reply]] | None = None
     """Does an approved request; its body is JSON."""
 
@@ -121,11 +140,12 @@ def reads(
     """GET: the handler is given its query, read strictly."""
 
     async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
-        return respond(
-            await handler(Call(request, request.app[SERVICES], caller), read_query(request, query))
-        )
+        call, asked = Call(request, request.app[SERVICES], caller), read_query(request, query)
+        if caller.reach is Reach.OWN:
+            await check_query(call.services.db, caller, asked)
+        return respond(await handler(call, asked))
 
-    return Route("GET", path, scope, handle, query=query, answer=answer)
+    return Route("GET", path, scope, handle, query=query, answer=answer, handler=handler)
 
 
 def writes(
@@ -137,11 +157,14 @@ def writes(
     answer: Any,
     query: type[Struct] = NoQuery,
     limit: int = BODY_BYTES,
+    keyed: Key = Key.KEPT,
+    secret: str | None = None,
     second_person: Callable[[Call, B], Awaitable[str | None]] | None = None,
 ) -> Route:
     """POST: the handler is given its body, read strictly, of at most `limit` bytes; a query it reads itself.
 
-    `second_person` says, in a line for people, what another must approve first; None: nothing.
+    `second_person` says, in a line for people, what another must approve first; None: nothing. `secret` is a field of the
+    answer that is shown once: whoever repeats the key finds it null.
     """
     decoder = Decoder(body)
 
@@ -155,11 +178,20 @@ def writes(
         call = Call(request, request.app[SERVICES], caller)
         if caller.reach is Reach.OWN:
             await check_body(call.services.db, caller, said)
-        if second_person is not None and caller.role is not Role.DEVELOPER:
+        if keyed in (Key.KEPT, Key.MONEY) and (key := call.given_key()) is not None:
+            do = partial(_done, call, said)
+            action = (f"POST {path}", sorted(call.path.items()), msgspec.to_builtins(said))
+            return respond(
+                await once(call.services.db, key, action, do, keep=keyed is Key.MONEY, secret=secret)
+            )
+        return respond(await _done(call, said))
+
+    async def _done(call: Call, said: B) -> Reply:
+        if second_person is not None and call.caller.role is not Role.DEVELOPER:
             summary = await second_person(call, said)
             if summary is not None and (waiting := await _wait(call, said, summary)) is not None:
-                return respond(Reply(waiting, 202))
-        return respond(await handler(call, said))
+                return Reply(waiting, 202)
+        return await handler(call, said)
 
     async def again(call: Call, raw: bytes) -> Reply:
         return await handler(call, decoder.decode(raw))
@@ -176,7 +208,24 @@ def writes(
         )
 
     redo = again if second_person is not None else None
-    return Route("POST", path, scope, handle, body=body, query=query, answer=answer, again=redo)
+    return Route(
+        "POST",
+        path,
+        scope,
+        handle,
+        body=body,
+        query=query,
+        answer=answer,
+        handler=handler,
+        keyed=keyed,
+        second_person=second_person,
+        again=redo,
+    )
+
+
+def made(body: object, *, new: bool) -> Reply:
+    """201 for what was made now, 200 for what the same key has made before."""
+    return Reply(body, 201) if new else Reply(body, 200, REPLAYED)
 
 
 def respond(reply: Reply) -> web.Response:

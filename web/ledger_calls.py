@@ -9,8 +9,9 @@ from sql import accounts, ledger
 from sql.errors import Waiting
 from sql.ids import uuid7
 from sql.ledger import Decision, LedgerCommand
-from web.calls import Call, Reply
+from web.calls import Call, made
 from web.problems import Problem, key_conflict, not_found
+from web.replies import Reply
 from web.services import request_hash
 from web.shapes import Answer
 
@@ -111,7 +112,7 @@ def posted(decision: Decision, wallet_id: UUID, credits: int, *, hold_id: UUID |
         available_credits=decision.balance_credits,
         hold_id=hold_id,
     )
-    return Reply(answer, 201 if decision.outcome == "posted" else 200)
+    return made(answer, new=decision.outcome == "posted")
 
 
 def refusal(reason: str) -> Problem:

@@ -8,8 +8,9 @@ from aiohttp import web
 from sql import status
 from sql.errors import Unavailable
 from web.auth import Caller
-from web.calls import Reply, respond
+from web.calls import respond
 from web.problems import Problem
+from web.replies import Reply
 from web.services import SERVICES, Services
 
 _ASK_S: Final = 3.0

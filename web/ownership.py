@@ -7,12 +7,12 @@ from sql import access
 from sql.access import Owned
 from sql.db import Database
 from web.auth import Caller, Role
-from web.problems import not_found
+from web.problems import Problem, not_found
 
 KINDS: Final = frozenset(
     {
         "user", "wallet", "hold", "payment", "refund", "invoice", "endpoint", "delivery", "approval", "publisher",
-        "usage",
+        "usage", "transaction",
     }
 )  # fmt: skip
 FIELDS: Final[dict[str, Owned]] = {
@@ -48,6 +48,17 @@ async def check_body(db: Database, caller: Caller, body: Any) -> None:
         named = getattr(body, field, None)
         if named is not None and not await _is_own(db, caller, kind, named):
             raise not_found(kind)
+
+
+async def check_query(db: Database, caller: Caller, query: Any) -> None:
+    """What a list is narrowed to is the caller's own; one that could be everybody's must be narrowed.
+
+    Errors: Problem 400 filter_required, 404.
+    """
+    fields = FIELDS.keys() & set(query.__struct_fields__)
+    if fields and all(getattr(query, field) is None for field in fields):
+        raise Problem(400, "filter_required", f"say whose: {' or '.join(sorted(fields))}")
+    await check_body(db, caller, query)
 
 
 async def _is_own(db: Database, caller: Caller, kind: str, id: UUID | None) -> bool:

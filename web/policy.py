@@ -31,17 +31,22 @@ POST /v1/users/{id}/notifications/read                         own  any  -    - 
 GET  /v1/users/{id}/preferences                                own  any  any  -    -    any  -    user
 POST /v1/users/{id}/preferences                                own  any  any  -    -    -    -    user
 POST /v1/wallets                                               own  any  any  -    -    -    -    -
+GET  /v1/wallets                                               own  any  any  any  any  any  -    -
 GET  /v1/wallets/{id}                                          own  any  any  any  any  any  -    wallet
 GET  /v1/wallets/{id}/transactions                             own  any  any  any  any  any  -    wallet
+GET  /v1/transactions/{id}                                     own  any  any  any  any  any  -    transaction
 POST /v1/wallets/{id}/grants                                   -    any  any  any  -    -    -    wallet
 POST /v1/holds                                                 -    any  -    -    -    -    -    -
+GET  /v1/holds                                                 own  any  any  any  any  any  -    -
 GET  /v1/holds/{id}                                            own  any  any  any  any  any  -    hold
 POST /v1/holds/{id}/capture                                    -    any  -    -    -    -    -    hold
 POST /v1/holds/{id}/release                                    -    any  -    -    any  -    -    hold
 POST /v1/usage                                                 -    any  -    -    -    -    -    -
+GET  /v1/usage                                                 own  any  any  any  any  any  -    -
 GET  /v1/usage/{id}                                            -    own  -    -    -    -    -    usage
 GET  /v1/packs                                                 any  any  any  any  any  any  -    -
 POST /v1/payments/orders                                       own  any  -    -    -    -    -    -
+GET  /v1/payments                                              own  any  any  any  any  any  -    -
 GET  /v1/payments/{id}                                         own  any  any  any  any  any  -    payment
 POST /v1/payments/{id}/session                                 own  any  -    -    -    -    -    payment
 POST /v1/payments/{id}/retry                                   own  any  -    -    -    -    -    payment
@@ -50,14 +55,20 @@ POST /v1/payments/{id}/sync                                    -    any  any  an
 POST /v1/payments/{id}/invoice                                 own  any  any  any  -    -    -    payment
 POST /v1/payments/{id}/refunds                                 own  any  any  any  -    -    -    payment
 GET  /v1/payments/{id}/refunds                                 own  any  any  any  any  any  -    payment
+GET  /v1/refunds                                               own  any  any  any  any  any  -    -
 GET  /v1/refunds/{id}                                          own  any  any  any  any  any  -    refund
 POST /v1/refunds/{id}/payout                                   -    -    -    any  -    -    -    refund
 GET  /v1/receipts                                              -    -    any  any  -    any  -    -
 POST /v1/receipts/{id}/refund                                  -    -    -    any  -    -    -    -
 GET  /v1/disputes                                              -    -    any  any  -    any  -    -
 GET  /v1/disputes/{id}                                         -    -    any  any  -    any  -    -
+GET  /v1/invoices                                              own  any  any  any  -    any  -    -
 GET  /v1/invoices/{id}.pdf                                     own  any  any  any  -    any  -    invoice
 GET  /v1/invoices/{id}                                         own  any  any  any  -    any  -    invoice
+GET  /v1/fraud/reviews                                         -    -    any  any  any  any  -    -
+GET  /v1/fraud/reviews/{id}                                    -    -    any  any  any  any  -    -
+POST /v1/fraud/reviews/{id}/approve                            -    -    -    any  -    -    -    -
+POST /v1/fraud/reviews/{id}/reject                             -    -    -    any  -    -    -    -
 GET  /v1/reconciliation/cases                                  -    -    -    any  any  any  -    -
 POST /v1/reconciliation/cases/{id}/assign                      -    -    -    any  any  -    -    -
 POST /v1/reconciliation/cases/{id}/resolve                     -    -    -    any  any  -    -    -
@@ -95,7 +106,10 @@ GET  /v1/webhook-deliveries/{id}                               own  any  any  - 
 POST /v1/webhook-deliveries/{id}/replay                        own  any  any  -    any  -    -    delivery
 GET  /v1/live                                                  -    -    any  any  any  any  -    -
 GET  /                                                         -    -    any  any  any  any  -    -
+GET  /v1/webhooks/received                                     -    -    any  any  any  any  -    -
 POST /v1/webhooks/cashfree                                     open
+GET  /v1/openapi.json                                          open
+GET  /v1/docs                                                  open
 GET  /healthz                                                  open
 GET  /readyz                                                   open
 GET  /metrics                                                  open
@@ -145,6 +159,14 @@ class Policy:
         """What the path of a route stands for, where that is somebody's."""
         return self._lines[f"{route.method} {route.path}"][1]
 
+    def is_open(self, route: Ruled) -> bool:
+        """Whether a route asks nothing of anybody."""
+        return self._lines[f"{route.method} {route.path}"][0] is None
+
+    def has_own(self, route: Ruled) -> bool:
+        """Whether some role reaches only its own."""
+        return Reach.OWN in (self._lines[f"{route.method} {route.path}"][0] or {}).values()
+
     def reach(self, route: Ruled, role: Role) -> Reach:
         """How far a role reaches with a route."""
         return self._reach(f"{route.method} {route.path}", role)
@@ -169,14 +191,17 @@ class Policy:
             raise PolicyError(f"{name}: open here or in the routes, and not in the other")
         if reaches is None or Reach.OWN not in reaches.values():
             return
-        said = set(getattr(route.body, "__struct_fields__", ()))
+        said = set(getattr(route.body, "__struct_fields__", ())) | set(
+            getattr(route.query, "__struct_fields__", ())
+        )
+        if route.method != "GET" and set(getattr(route.query, "__struct_fields__", ())) & FIELDS.keys():
+            raise PolicyError(f"{name}: own, and nobody looks whose its query names")
         if kind is None and not said & FIELDS.keys():
             raise PolicyError(f"{name}: own, and nothing tells whose it is")
-        if set(getattr(route.query, "__struct_fields__", ())) & FIELDS.keys():
-            raise PolicyError(f"{name}: own, and its query names somebody's object")
         unknown = [
             field
-            for field, type_ in getattr(route.body, "__annotations__", {}).items()
+            for said_by in (route.body, route.query)
+            for field, type_ in getattr(said_by, "__annotations__", {}).items()
             if field not in FIELDS and field not in _NOBODYS and UUID in (type_, *get_args(type_))
         ]
         if unknown:

@@ -327,7 +327,7 @@ END $$;
 -- A person's word about a held payment, on the chain api/<shard>: released, its credits follow; rejected, none ever will.
 -- Outcomes: released | rejected; exists (the same verdict before); conflict (another verdict before); not_held; unknown.
 CREATE FUNCTION review_payment(p_batch_id uuid, p_shard integer, p_payment uuid, p_verdict text, p_actor text, p_rejected_partition integer,
-  OUT r_outcome text)
+  p_why text, OUT r_outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
   y payments;
@@ -342,7 +342,8 @@ BEGIN
   IF y.status <> 'held' THEN r_outcome := 'not_held'; RETURN; END IF;
 
   INSERT INTO fraud_reviews (payment_id, verdict, actor) VALUES (p_payment, p_verdict, p_actor);
-  INSERT INTO audit_logs (actor, action, object_kind, object_id) VALUES (p_actor, 'fraud.' || p_verdict, 'payment', p_payment::text);
+  INSERT INTO audit_logs (actor, action, object_kind, object_id, detail)
+    VALUES (p_actor, 'fraud.' || p_verdict, 'payment', p_payment::text, jsonb_build_object('why', p_why));
   UPDATE payments SET status = CASE p_verdict WHEN 'release' THEN 'verified' ELSE 'rejected' END, updated_at = now() WHERE id = p_payment;
   SELECT * INTO v_chain FROM begin_chain('api', p_shard, 'core');
   IF p_verdict = 'release' THEN

@@ -109,7 +109,7 @@ async def test_auditors_read_the_log_by_filter_and_page(api: Api) -> None:
         )
     auditor = {"Authorization": bearer("auditor")}
     page = await api.get("/v1/audit?object_kind=token&limit=3", **auditor)
-    rest = await api.get(f"/v1/audit?object_kind=token&limit=3&after={page.body['next']}", **auditor)
+    rest = await api.get(f"/v1/audit?object_kind=token&limit=3&cursor={page.body['next']}", **auditor)
     ids = [item["object_id"] for item in page.body["items"] + rest.body["items"]]
     assert ids == [f"jti-{n}" for n in (4, 3, 2, 1, 0)]
     assert rest.body["next"] is None

@@ -86,7 +86,7 @@ async def test_an_account_has_only_so_many_endpoints(api: Api, owner: str) -> No
     answer = await api.post("/v1/webhook-endpoints", {"owner_id": owner, "url": "https://example.com/x"})
     assert (answer.status, answer.code) == (422, "too_many_endpoints")
     page = await api.get(f"/v1/users/{owner}/webhook-endpoints?limit=15")
-    rest = await api.get(f"/v1/users/{owner}/webhook-endpoints?limit=15&after={page.body['next']}")
+    rest = await api.get(f"/v1/users/{owner}/webhook-endpoints?limit=15&cursor={page.body['next']}")
     urls = [item["url"] for item in page.body["items"] + rest.body["items"]]
     assert urls == [f"https://example.com/{n}" for n in range(20)]
     assert rest.body["next"] is None
@@ -129,7 +129,7 @@ async def test_deliveries_are_listed_and_replayed_one_and_by_range(
     sender = await desk.sender()
     await desk.send(sender)
     page = await api.get(f"/v1/webhook-endpoints/{id}/deliveries?limit=3")
-    rest = await api.get(f"/v1/webhook-endpoints/{id}/deliveries?limit=3&after={page.body['next']}")
+    rest = await api.get(f"/v1/webhook-endpoints/{id}/deliveries?limit=3&cursor={page.body['next']}")
     found = page.body["items"] + rest.body["items"]
     assert [d["sequence"] for d in found] == [5, 4, 3, 2, 1]
     assert {d["state"] for d in found} == {"delivered"}

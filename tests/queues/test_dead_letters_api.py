@@ -43,7 +43,7 @@ async def test_dead_letters_are_listed_by_page_and_topic(api: Api) -> None:
     ids = [await die(api.admin) for _ in range(3)] + [await die(api.admin, "wallet.debit")]
     page = await api.get("/v1/dead-letters?limit=2")
     assert [item["id"] for item in page.body["items"]] == ids[:1:-1]
-    rest = await api.get(f"/v1/dead-letters?limit=2&after={page.body['next']}")
+    rest = await api.get(f"/v1/dead-letters?limit=2&cursor={page.body['next']}")
     assert [item["id"] for item in rest.body["items"]] == ids[1::-1]
     assert rest.body["next"] is None
     of_topic = await api.get("/v1/dead-letters?topic=wallet.debit")

@@ -75,7 +75,7 @@ async def test_transactions_are_paged_from_the_newest_without_gap_or_overlap(api
         if page.body["next"] is None:
             break
         await api.post(f"/v1/wallets/{wallet}/grants", {"credits": 1, "reason": "meanwhile"})
-        page = await api.get(f"{path}&after={page.body['next']}")
+        page = await api.get(f"{path}&cursor={page.body['next']}")
     assert seen == [7, 6, 5, 4, 3, 2, 1]
 
 

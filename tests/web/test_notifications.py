@@ -20,7 +20,7 @@ async def test_notifications_are_paged_and_read_once(api: Api) -> None:
     await told(api, user, 5)
     path = f"/v1/users/{user}/notifications"
     first = await api.get(f"{path}?limit=3")
-    rest = await api.get(f"{path}?limit=3&after={first.body['next']}")
+    rest = await api.get(f"{path}?limit=3&cursor={first.body['next']}")
     assert (first.status, first.body["unread"], len(first.body["items"]), len(rest.body["items"])) == (
         200,
         5,

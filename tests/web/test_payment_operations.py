@@ -162,7 +162,7 @@ async def test_receipts_are_listed_by_key_and_returned_once(api: Api, database: 
         seen += [item["cf_payment_id"] for item in page["items"]]
         if page["next"] is None:
             break
-        after = f"&after={page['next']}"
+        after = f"&cursor={page['next']}"
     assert seen == ["cf4", "cf3", "cf2", "cf1", "cf0"]
     first, second = [await api.post("/v1/receipts/cf3/refund", {}) for _ in range(2)]
     assert (first.status, second.status, first.body["id"]) == (201, 200, second.body["id"])
@@ -185,7 +185,7 @@ async def test_disputes_are_listed_by_key_and_shown(api: Api, database: Prepared
             ("CHARGEBACK_CREATED", "CHARGEBACK_MERCHANT_WON")[number % 2],
         )
     first = (await api.get("/v1/disputes?limit=2")).body
-    rest = (await api.get(f"/v1/disputes?limit=2&after={first['next']}")).body
+    rest = (await api.get(f"/v1/disputes?limit=2&cursor={first['next']}")).body
     assert [d["dispute_id"] for d in first["items"] + rest["items"]] == ["d2", "d1", "d0"]
     assert rest["next"] is None
     won = (await api.get("/v1/disputes?status=CHARGEBACK_MERCHANT_WON")).body["items"]

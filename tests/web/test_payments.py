@@ -91,8 +91,8 @@ async def test_an_order_that_cannot_be_is_refused_before_the_gateway_hears(api: 
         ({"pack_paise": 500.0}, "invalid_request"),
         ({"pack_paise": 10**40}, "invalid_request"),
         ({"credits": 1_000_000}, "invalid_request"),
-        ({"wallet_id": new_id()}, "unknown_wallet"),
-        ({"user_id": new_id()}, "unknown_wallet"),
+        ({"wallet_id": new_id()}, "wallet_not_of_user"),
+        ({"user_id": new_id()}, "wallet_not_of_user"),
         ({"return_url": "javascript:alert(1)"}, "invalid_request"),
         ({"metadata": {"a": "x" * 5000}}, "metadata_too_large"),
     ]

@@ -14,7 +14,7 @@ async def test_a_case_is_listed_assigned_and_resolved_once_with_a_note(api: Api,
     )
     page = (await api.get("/v1/reconciliation/cases?limit=1")).body
     assert len(page["items"]) == 1
-    rest = (await api.get(f"/v1/reconciliation/cases?limit=1&after={page['next']}")).body
+    rest = (await api.get(f"/v1/reconciliation/cases?limit=1&cursor={page['next']}")).body
     assert {page["items"][0]["subject"], rest["items"][0]["subject"]} == {"w-1", "p-1"}
     only = (await api.get("/v1/reconciliation/cases?kind=wallet_balance")).body["items"]
     assert [(case["expected"], case["actual"]) for case in only] == [({"n": 1}, {"n": 2})]

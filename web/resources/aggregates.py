@@ -10,8 +10,9 @@ from msgspec import Meta
 from sql import aggregates
 from sql.aggregates import Resolution
 from streams.events import Time
-from web.calls import Call, Reply
+from web.calls import Call
 from web.problems import Problem, not_found
+from web.replies import Reply
 from web.shapes import Answer, Query
 
 TOPIC: Final = "analytics.billing"

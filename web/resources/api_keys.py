@@ -12,20 +12,19 @@ from sql.ids import uuid7
 from streams.events import Time
 from web.access import new_key
 from web.auth import Role, Scope
-from web.calls import Call, Reply
+from web.calls import Call
+from web.paging import PageQuery, after, cut
 from web.problems import Problem, not_found
-from web.shapes import Answer, Body, Limit, Nothing, Query
+from web.replies import Reply
+from web.shapes import Answer, Body, Nothing
 from web.tokens import Name
 
 DAY_S: Final = 86_400
 ServiceName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$(?!\n)")]
 
 
-class KeysQuery(Query, frozen=True):
-    """`after` is the `next` of the page before."""
-
-    after: UUID | None = None
-    limit: Limit = 50
+class KeysQuery(PageQuery, frozen=True):
+    """A page of keys."""
 
 
 class NewKey(Body, frozen=True):
@@ -60,13 +59,13 @@ class KeysPage(Answer, frozen=True):
     """The newest first."""
 
     items: list[KeyAnswer]
-    next: UUID | None
+    next: str | None
 
 
 class SecretAnswer(Answer, frozen=True):
-    """A new key, shown this once."""
+    """A new key, shown this once: null to whoever repeats the Idempotency-Key."""
 
-    api_key: str
+    api_key: str | None
     key: KeyAnswer
 
 
@@ -86,14 +85,15 @@ class RevokedAnswer(Answer, frozen=True):
 
 async def list_keys(call: Call, query: KeysQuery) -> Reply:
     """GET /v1/api-keys."""
-    found = await access.get_api_keys(call.services.db, before=query.after, limit=query.limit + 1)
-    page = found[: query.limit]
+    before = after(query, "api_keys", UUID)
+    found = await access.get_api_keys(call.services.db, before=before, limit=query.limit + 1)
+    page, following = cut(found, query, "api_keys", lambda key: key.id)
     items = msgspec.convert(page, list[KeyAnswer], from_attributes=True)
-    return Reply(KeysPage(items=items, next=page[-1].id if len(found) > len(page) else None))
+    return Reply(KeysPage(items=items, next=following))
 
 
 async def create_key(call: Call, body: NewKey) -> Reply:
-    """POST /v1/api-keys. Not idempotent: a key whose answer was lost is revoked and another made."""
+    """POST /v1/api-keys. A key whose answer was lost is rotated."""
     if beyond := set(body.scopes) - call.services.access.scopes_of(Role.SERVICE):
         raise Problem(422, "scope_not_for_services", f"no service may have {', '.join(sorted(beyond))}")
     key, prefix, digest = new_key()

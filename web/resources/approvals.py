@@ -10,17 +10,17 @@ from msgspec import Meta
 from sql import approvals
 from sql.approvals import Approval
 from web.auth import Caller, Role
-from web.calls import ACTIONS, Asked, Call, Reply
+from web.calls import ACTIONS, Asked, Call
+from web.paging import PageQuery, after, cut
 from web.problems import Problem, not_found
-from web.shapes import Answer, Body, Limit, NoQuery, Query
+from web.replies import Reply
+from web.shapes import Answer, Body, NoQuery
 
 
-class ApprovalsQuery(Query, frozen=True):
-    """`after` is the `next` of the page before; the rest filters."""
+class ApprovalsQuery(PageQuery, frozen=True):
+    """A page of approvals, of one state if that is said."""
 
-    after: UUID | None = None
     state: Literal["pending", "approved", "rejected", "expired"] | None = None
-    limit: Limit = 50
 
 
 class ApprovalAnswer(Answer, frozen=True):
@@ -45,7 +45,7 @@ class ApprovalsPage(Answer, frozen=True):
     """The newest first."""
 
     items: list[ApprovalAnswer]
-    next: UUID | None
+    next: str | None
 
 
 class Verdict(Body, frozen=True):
@@ -64,16 +64,12 @@ class Approved(Answer, frozen=True):
 
 async def list_approvals(call: Call, query: ApprovalsQuery) -> Reply:
     """GET /v1/approvals."""
+    before = after(query, "approvals", UUID)
     found = await approvals.get_approvals(
-        call.services.db, before=query.after, state=query.state, limit=query.limit + 1
+        call.services.db, before=before, state=query.state, limit=query.limit + 1
     )
-    page = found[: query.limit]
-    return Reply(
-        ApprovalsPage(
-            items=[_shown(approval) for approval in page],
-            next=page[-1].id if len(found) > len(page) else None,
-        )
-    )
+    page, following = cut(found, query, "approvals", lambda approval: approval.id)
+    return Reply(ApprovalsPage(items=[_shown(approval) for approval in page], next=following))
 
 
 async def get_approval(call: Call, _: NoQuery) -> Reply:

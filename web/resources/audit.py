@@ -14,7 +14,9 @@ from sql import audit
 from sql.audit import Entry, Wanted
 from streams.events import Time
 from web.auth import Caller
-from web.calls import Call, Reply, read_query
+from web.calls import Call, read_query
+from web.paging import Cursor, Seq, after, cut
+from web.replies import Reply
 from web.services import SERVICES
 from web.shapes import Answer, Limit, Query
 
@@ -38,9 +40,9 @@ class AuditFilter(Query, frozen=True):
 
 
 class AuditQuery(AuditFilter, frozen=True):
-    """`after` is the `next` of the page before."""
+    """A page of entries."""
 
-    after: Annotated[int, Meta(ge=1)] | None = None
+    cursor: Cursor | None = None
     limit: Limit = 50
 
 
@@ -66,18 +68,15 @@ class AuditPage(Answer, frozen=True):
     """The newest first."""
 
     items: list[AuditEntry]
-    next: int | None
+    next: str | None
 
 
 async def list_entries(call: Call, query: AuditQuery) -> Reply:
     """GET /v1/audit."""
-    found = await audit.get_entries(call.services.db, _wanted(query, query.after), limit=query.limit + 1)
-    page = found[: query.limit]
-    return Reply(
-        AuditPage(
-            items=[_answer(entry) for entry in page], next=page[-1].id if len(found) > len(page) else None
-        )
-    )
+    before = after(query, "audit", Seq)
+    found = await audit.get_entries(call.services.db, _wanted(query, before), limit=query.limit + 1)
+    page, following = cut(found, query, "audit", lambda entry: entry.id)
+    return Reply(AuditPage(items=[_answer(entry) for entry in page], next=following))
 
 
 async def get_jsonl(request: web.Request, _: Caller) -> web.StreamResponse:

@@ -8,21 +8,21 @@ from msgspec import Meta
 
 from sql import queues
 from sql.queues import DeadLetter
-from web.calls import Call, Reply
+from web.calls import Call
+from web.paging import PageQuery, Seq, after, cut
 from web.problems import Problem, not_found
-from web.shapes import Answer, Body, Limit, NoQuery, Query
+from web.replies import Reply
+from web.shapes import Answer, Body, NoQuery
 
 Topic = Annotated[str, Meta(pattern="^[a-z]{1,32}\\.[a-z]{1,32}$")]
 Why = Annotated[str, Meta(min_length=1, max_length=2000, description="kept in the audit log")]
 
 
-class DeadLettersQuery(Query, frozen=True):
-    """`after` is the `next` of the page before; the rest filters."""
+class DeadLettersQuery(PageQuery, frozen=True):
+    """A page of dead letters; the rest filters."""
 
-    after: Annotated[int, Meta(ge=1)] | None = None
     topic: Topic | None = None
     state: Literal["dead", "purged"] | None = None
-    limit: Limit = 50
 
 
 class DeadLetterAnswer(Answer, frozen=True):
@@ -46,7 +46,7 @@ class DeadLettersPage(Answer, frozen=True):
     """The newest first."""
 
     items: list[DeadLetterAnswer]
-    next: int | None
+    next: str | None
 
 
 class DeedAnswer(Answer, frozen=True):
@@ -90,17 +90,12 @@ async def list_dead_letters(call: Call, query: DeadLettersQuery) -> Reply:
     found = await queues.get_dead_letters(
         call.services.db,
         limit=query.limit + 1,
-        before=query.after,
+        before=after(query, "dead_letters", Seq),
         topic=query.topic,
         state=query.state,
     )
-    shown = found[: query.limit]
-    return Reply(
-        DeadLettersPage(
-            items=[_answer(letter) for letter in shown],
-            next=shown[-1].id if len(found) > len(shown) else None,
-        )
-    )
+    page, following = cut(found, query, "dead_letters", lambda letter: letter.id)
+    return Reply(DeadLettersPage(items=[_answer(letter) for letter in page], next=following))
 
 
 async def get_dead_letter(call: Call, query: NoQuery) -> Reply:
@@ -137,7 +132,7 @@ async def purge(call: Call, body: Decision) -> Reply:
 def _id(call: Call) -> int:
     text = call.request.match_info["id"]
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise not_found("dead letter")
+        raise not_found("dead_letter")
     return int(text)
 
 
@@ -146,7 +141,7 @@ async def _story(call: Call, id: int) -> Reply:
     if letter is None or (
         letter.state not in ("dead", "purged") and letter.attempt == 0 and letter.error is None
     ):
-        raise not_found("dead letter")
+        raise not_found("dead_letter")
     story = await queues.get_story(call.services.db, id)
     return Reply(
         DeadLetterStory(
@@ -157,7 +152,7 @@ async def _story(call: Call, id: int) -> Reply:
 
 async def _refuse(call: Call, id: int, code: str, detail: str) -> None:
     if await queues.get_dead_letter(call.services.db, id) is None:
-        raise not_found("dead letter")
+        raise not_found("dead_letter")
     raise Problem(409, code, detail)
 
 

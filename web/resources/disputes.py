@@ -8,19 +8,18 @@ import msgspec
 from msgspec import Meta
 
 from sql import reversals
-from streams.events import Reference
-from web.calls import Call, Reply
+from web.calls import Call
+from web.paging import PageQuery, Plain, after, cut
 from web.problems import not_found
-from web.shapes import Answer, Limit, NoQuery, Query
+from web.replies import Reply
+from web.shapes import Answer, NoQuery
 
 
-class DisputesQuery(Query, frozen=True):
-    """`after` is the `next` of the page before; the rest filters. `status` is the gateway's word."""
+class DisputesQuery(PageQuery, frozen=True):
+    """A page of disputes; the rest filters. `status` is the gateway's word."""
 
-    after: Reference | None = None
     payment_id: UUID | None = None
     status: Annotated[str, Meta(pattern="^[A-Z_]{1,64}$")] | None = None
-    limit: Limit = 50
 
 
 class DisputeAnswer(Answer, frozen=True):
@@ -50,12 +49,13 @@ class DisputesPage(Answer, frozen=True):
 
 async def list_disputes(call: Call, query: DisputesQuery) -> Reply:
     """GET /v1/disputes."""
+    last = after(query, "disputes", Plain)
     found = await reversals.get_disputes(
-        call.services.db, query.payment_id, status=query.status, after=query.after, limit=query.limit + 1
+        call.services.db, query.payment_id, status=query.status, after=last, limit=query.limit + 1
     )
-    page = found[: query.limit]
+    page, following = cut(found, query, "disputes", lambda dispute: dispute.dispute_id)
     items = msgspec.convert(page, list[DisputeAnswer], from_attributes=True)
-    return Reply(DisputesPage(items=items, next=page[-1].dispute_id if len(found) > len(page) else None))
+    return Reply(DisputesPage(items=items, next=following))
 
 
 async def get_dispute(call: Call, _: NoQuery) -> Reply:

@@ -11,10 +11,12 @@ from msgspec import Meta
 from domain.outgoing import EVENT_KINDS, MAX_URL, SECRET_BYTES, BadUrl, check_url, show_secret
 from sql import outgoing
 from sql.ids import uuid7
-from web.calls import Call, Reply
+from web.calls import Call, made
+from web.paging import PageQuery, Seq, after, cut
 from web.problems import Problem, key_conflict, not_found
+from web.replies import Reply
 from web.services import request_hash
-from web.shapes import Answer, Body, Limit, NoQuery, Nothing, Query
+from web.shapes import Answer, Body, NoQuery, Nothing
 
 MOST: Final = 20
 """Endpoints of an account."""
@@ -60,19 +62,14 @@ class ReplayRange(Body, frozen=True):
     only_failed: bool = False
 
 
-class EndpointsQuery(Query, frozen=True):
-    """`after` is the `next` of the page before."""
-
-    after: UUID | None = None
-    limit: Limit = 50
+class EndpointsQuery(PageQuery, frozen=True):
+    """A page of endpoints."""
 
 
-class DeliveriesQuery(Query, frozen=True):
-    """`after` is the `next` of the page before."""
+class DeliveriesQuery(PageQuery, frozen=True):
+    """A page of deliveries, of one state if that is said."""
 
-    after: Annotated[int, Meta(ge=1)] | None = None
     state: DeliveryState | None = None
-    limit: Limit = 50
 
 
 class EndpointAnswer(Answer, frozen=True):
@@ -103,13 +100,13 @@ class EndpointsPage(Answer, frozen=True):
     """The oldest first."""
 
     items: list[EndpointAnswer]
-    next: UUID | None
+    next: str | None
 
 
 class EndpointSecretAnswer(Answer, frozen=True):
-    """An endpoint and the secret that signs from now on, shown this once."""
+    """An endpoint and the secret that signs from now on; null to whoever repeats the key of a rotation."""
 
-    secret: str
+    secret: str | None
     endpoint: EndpointAnswer
 
 
@@ -143,7 +140,7 @@ class DeliveriesPage(Answer, frozen=True):
     """The highest number first."""
 
     items: list[DeliveryAnswer]
-    next: int | None
+    next: str | None
 
 
 class ReplayAnswer(Answer, frozen=True):
@@ -180,17 +177,18 @@ async def create_endpoint(call: Call, body: NewEndpoint) -> Reply:
     if secret is None:
         raise not_found("endpoint")
     shown = EndpointSecretAnswer(secret=show_secret(secret), endpoint=await _shown(call, id))
-    return Reply(shown, 201 if outcome == "created" else 200)
+    return made(shown, new=outcome == "created")
 
 
 async def list_endpoints(call: Call, query: EndpointsQuery) -> Reply:
     """GET /v1/users/{id}/webhook-endpoints."""
+    last = after(query, "endpoints", UUID)
     found = await outgoing.get_endpoints(
-        call.services.db, call.uuid("id", "user"), after=query.after, limit=query.limit + 1
+        call.services.db, call.uuid("id", "user"), after=last, limit=query.limit + 1
     )
-    page = found[: query.limit]
+    page, following = cut(found, query, "endpoints", lambda endpoint: endpoint.id)
     items = msgspec.convert(page, list[EndpointAnswer], from_attributes=True)
-    return Reply(EndpointsPage(items=items, next=page[-1].id if len(found) > len(page) else None))
+    return Reply(EndpointsPage(items=items, next=following))
 
 
 async def get_endpoint(call: Call, _: NoQuery) -> Reply:
@@ -218,7 +216,7 @@ async def update_endpoint(call: Call, body: EndpointChange) -> Reply:
 
 
 async def rotate_secret(call: Call, body: SecretRotation) -> Reply:
-    """POST /v1/webhook-endpoints/{id}/rotate-secret. Not idempotent: once more makes another."""
+    """POST /v1/webhook-endpoints/{id}/rotate-secret."""
     secret = secrets.token_bytes(SECRET_BYTES)
     done = await outgoing.rotate_secret(
         call.services.db, _id(call), secret, overlap_s=body.overlap_s, actor=call.caller.principal
@@ -250,13 +248,13 @@ async def list_deliveries(call: Call, query: DeliveriesQuery) -> Reply:
     """GET /v1/webhook-endpoints/{id}/deliveries."""
     id, db = _id(call), call.services.db
     found = await outgoing.get_deliveries(
-        db, id, before=query.after, state=query.state, limit=query.limit + 1
+        db, id, before=after(query, "deliveries", Seq), state=query.state, limit=query.limit + 1
     )
     if not found:
         await _shown(call, id)
-    page = found[: query.limit]
+    page, following = cut(found, query, "deliveries", lambda delivery: delivery.sequence)
     items = msgspec.convert(page, list[DeliveryAnswer], from_attributes=True)
-    return Reply(DeliveriesPage(items=items, next=page[-1].sequence if len(found) > len(page) else None))
+    return Reply(DeliveriesPage(items=items, next=following))
 
 
 async def get_delivery(call: Call, _: NoQuery) -> Reply:

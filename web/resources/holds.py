@@ -1,17 +1,20 @@
 """Holds: credits set aside, then spent or given back."""
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
 
-from sql import accounts
+from sql import accounts, lists
 from sql.accounts import Hold
 from sql.ledger import Decision
 from streams.events import Credits, Feature, Reference, Time
-from web.calls import Call, Reply
+from web.calls import Call
 from web.ledger_calls import decide, posted
+from web.paging import PageQuery, after, cut
 from web.problems import Problem, not_found
+from web.replies import Reply
 from web.shapes import Answer, Body, NoQuery, Nothing
 
 
@@ -46,6 +49,20 @@ class HoldAnswer(Answer, frozen=True):
     closed_at: datetime | None
 
 
+class HoldsQuery(PageQuery, frozen=True, kw_only=True):
+    """A page of a wallet's holds, of one state if that is said."""
+
+    wallet_id: UUID
+    state: Literal["held", "captured", "released"] | None = None
+
+
+class HoldsPage(Answer, frozen=True):
+    """The newest first."""
+
+    items: list[HoldAnswer]
+    next: str | None
+
+
 async def create_hold(call: Call, body: NewHold) -> Reply:
     """POST /v1/holds: 402 if the wallet has too few available credits."""
     expires_at = None if body.expires_at is None else body.expires_at.isoformat()
@@ -65,6 +82,20 @@ async def create_hold(call: Call, body: NewHold) -> Reply:
 async def get_hold(call: Call, _: NoQuery) -> Reply:
     """GET /v1/holds/{id}."""
     return Reply(msgspec.convert(await _hold(call), HoldAnswer, from_attributes=True))
+
+
+async def list_holds(call: Call, query: HoldsQuery) -> Reply:
+    """GET /v1/holds: those of a wallet."""
+    found = await lists.list_holds(
+        call.services.db,
+        query.wallet_id,
+        state=query.state,
+        before=after(query, "holds", UUID),
+        limit=query.limit + 1,
+    )
+    page, following = cut(found, query, "holds", lambda hold: hold.id)
+    items = msgspec.convert(page, list[HoldAnswer], from_attributes=True)
+    return Reply(HoldsPage(items=items, next=following))
 
 
 async def capture(call: Call, body: Capture) -> Reply:
@@ -104,7 +135,7 @@ async def release(call: Call, _: Nothing) -> Reply:
 
 def _done(decision: Decision, hold: Hold, credits: int) -> Reply:
     reply = posted(decision, hold.wallet_id, credits, hold_id=hold.id)
-    return Reply(reply.body, 200)
+    return Reply(reply.body, 200, reply.headers)
 
 
 async def _own_hold(call: Call) -> Hold:

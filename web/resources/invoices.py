@@ -7,11 +7,13 @@ from uuid import UUID
 from aiohttp import web
 
 from gateway.storage import StorageError
-from sql import invoices, reversals
+from sql import invoices, lists, reversals
 from sql.invoices import Invoice
 from web.auth import Caller
-from web.calls import Call, Reply, read_query
+from web.calls import Call, read_query
+from web.paging import PageQuery, after, cut
 from web.problems import Problem, not_found, unavailable
+from web.replies import Reply
 from web.services import SERVICES
 from web.shapes import Answer, NoQuery, Nothing
 
@@ -31,6 +33,20 @@ class InvoiceAnswer(Answer, frozen=True):
     pdf: str | None
 
 
+class InvoicesQuery(PageQuery, frozen=True):
+    """A page of documents: a user's, a payment's, or all."""
+
+    user_id: UUID | None = None
+    payment_id: UUID | None = None
+
+
+class InvoicesPage(Answer, frozen=True):
+    """The newest first."""
+
+    items: list[InvoiceAnswer]
+    next: str | None
+
+
 class InvoiceRequest(Answer, frozen=True):
     """requested: it is being issued; issued: here it is."""
 
@@ -41,6 +57,19 @@ class InvoiceRequest(Answer, frozen=True):
 async def get_invoice(call: Call, _: NoQuery) -> Reply:
     """GET /v1/invoices/{id}."""
     return Reply(_shown(await _found(call)))
+
+
+async def list_invoices(call: Call, query: InvoicesQuery) -> Reply:
+    """GET /v1/invoices."""
+    found = await lists.list_invoices(
+        call.services.db,
+        user_id=query.user_id,
+        payment_id=query.payment_id,
+        before=after(query, "invoices", tuple[datetime, UUID]),
+        limit=query.limit + 1,
+    )
+    page, following = cut(found, query, "invoices", lambda invoice: (invoice.issued_at, invoice.id))
+    return Reply(InvoicesPage(items=[_shown(invoice) for invoice in page], next=following))
 
 
 def _shown(found: Invoice) -> InvoiceAnswer:

@@ -8,18 +8,17 @@ import msgspec
 from msgspec import Meta
 
 from sql import notifications
-from web.calls import Call, Reply
+from web.calls import Call
+from web.paging import PageQuery, after, cut
 from web.problems import Problem, not_found
-from web.shapes import Answer, Body, Limit, NoQuery, Query
+from web.replies import Reply
+from web.shapes import Answer, Body, NoQuery
 
 Wishes = bool | Annotated[dict[str, bool], Meta(max_length=50)]
 
 
-class NotificationsQuery(Query, frozen=True):
-    """`after` is the `next` of the page before."""
-
-    after: UUID | None = None
-    limit: Limit = 50
+class NotificationsQuery(PageQuery, frozen=True):
+    """A page of notifications."""
 
 
 class NotificationAnswer(Answer, frozen=True):
@@ -74,15 +73,16 @@ class PreferencesAnswer(Answer, frozen=True):
 async def list_notifications(call: Call, query: NotificationsQuery) -> Reply:
     """GET /v1/users/{id}/notifications: newest first, by keyset."""
     user_id, db = call.uuid("id", "user"), call.services.db
-    rows = await notifications.list_notifications(db, user_id, after=query.after, limit=query.limit + 1)
+    before = after(query, "notifications", UUID)
+    rows = await notifications.list_notifications(db, user_id, after=before, limit=query.limit + 1)
     if not rows and await notifications.get_preferences(db, user_id) is None:
         raise not_found("user")
-    page = rows[: query.limit]
+    page, following = cut(rows, query, "notifications", lambda row: row.id)
     return Reply(
         NotificationsPage(
             items=[msgspec.convert(row, NotificationAnswer, from_attributes=True) for row in page],
             unread=await notifications.count_unread(db, user_id),
-            next=str(page[-1].id) if len(rows) > query.limit else None,
+            next=following,
         )
     )
 

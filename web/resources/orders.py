@@ -19,8 +19,9 @@ from streams.events import Reference
 from web import strict
 from web.addresses import Address, read_address
 from web.auth import Role
-from web.calls import Call, Reply
+from web.calls import Call, made
 from web.problems import Problem, key_conflict
+from web.replies import Reply
 from web.resources.payments import found
 from web.services import request_hash
 from web.shapes import Answer, Body, Nothing, Phone, Url
@@ -89,7 +90,7 @@ async def _ordered(call: Call, body: NewOrder, *, said: bytes, metadata: dict[st
             expires_at=order.expires_at,
         )
         payment = await payments.get_payment(call.services.db, payment.id) or payment
-    return Reply(_order_answer(call, payment), 201 if fresh else 200)
+    return made(_order_answer(call, payment), new=fresh)
 
 
 def _order_answer(call: Call, payment: Payment) -> OrderAnswer:
@@ -190,7 +191,7 @@ async def _stored(
     pack = _pack(body.pack_paise)
     buyer = await payments.get_buyer(call.services.db, body.user_id, body.wallet_id)
     if buyer is None:
-        raise Problem(422, "unknown_wallet", "this user has no such wallet")
+        raise Problem(422, "wallet_not_of_user", "this user has no such wallet")
     phone = body.customer_phone or buyer.phone
     if phone is None:
         raise Problem(422, "phone_required", "the gateway needs the customer's phone number")
@@ -222,7 +223,7 @@ async def _stored(
     if created.outcome == "conflict":
         raise key_conflict()
     if created.payment is None:
-        raise Problem(422, "unknown_wallet", "this user has no such wallet")
+        raise Problem(422, "wallet_not_of_user", "this user has no such wallet")
     return created.payment, created.outcome == "created", buyer
 
 

@@ -1,15 +1,19 @@
 """Payments as they stand, with every attempt to pay them; and what is on sale."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
 
 from domain.packs import PACKS
-from sql import payments
-from sql.payments import Payment
-from web.calls import Call, Reply
-from web.problems import not_found
+from sql import accounts, lists, payments
+from sql.payments import Attempt, Payment
+from web.calls import Call
+from web.paging import PageQuery, after, cut
+from web.problems import Problem, not_found
+from web.replies import Reply
 from web.shapes import Answer, NoQuery
 
 
@@ -72,6 +76,35 @@ class PaymentAnswer(Answer, frozen=True):
     attempts: list[AttemptAnswer]
 
 
+class PaymentsQuery(PageQuery, frozen=True):
+    """A page of payments: a user's, a wallet's, or all. `status` asks for one of those two as well."""
+
+    user_id: UUID | None = None
+    wallet_id: UUID | None = None
+    status: (
+        Literal[
+            "created",
+            "active",
+            "failed",
+            "expired",
+            "verified",
+            "held",
+            "rejected",
+            "credited",
+            "mismatch",
+            "refunded",
+        ]
+        | None
+    ) = None
+
+
+class PaymentsPage(Answer, frozen=True):
+    """The newest first."""
+
+    items: list[PaymentAnswer]
+    next: str | None
+
+
 async def list_packs(call: Call, _: NoQuery) -> Reply:
     """GET /v1/packs."""
     packs = [
@@ -86,9 +119,37 @@ async def get_payment(call: Call, _: NoQuery) -> Reply:
     return Reply(await as_answer(call, await found(call)))
 
 
+async def list_payments(call: Call, query: PaymentsQuery) -> Reply:
+    """GET /v1/payments."""
+    db, user_id = call.services.db, query.user_id
+    if query.status is not None and user_id is None and query.wallet_id is None:
+        raise Problem(400, "filter_required", "status is asked for together with user_id or wallet_id")
+    before = after(query, "payments", tuple[datetime, UUID])
+    if query.wallet_id is not None:
+        wallet = await accounts.get_wallet(db, query.wallet_id)
+        if wallet is None or user_id not in (None, wallet.owner_id):
+            return Reply(PaymentsPage(items=[], next=None))
+        user_id = wallet.owner_id
+    rows = await lists.list_payments(
+        db,
+        user_id=user_id,
+        wallet_id=query.wallet_id,
+        status=query.status,
+        before=before,
+        limit=query.limit + 1,
+    )
+    page, following = cut(rows, query, "payments", lambda payment: (payment.created_at, payment.id))
+    attempts = await lists.list_attempts(db, [payment.order_id for payment in page])
+    items = [_shown(payment, attempts.get(payment.order_id, [])) for payment in page]
+    return Reply(PaymentsPage(items=items, next=following))
+
+
 async def as_answer(call: Call, payment: Payment) -> PaymentAnswer:
     """A payment and its attempts, as the API shows them."""
-    attempts = await payments.get_attempts(call.services.db, payment.order_id)
+    return _shown(payment, await payments.get_attempts(call.services.db, payment.order_id))
+
+
+def _shown(payment: Payment, attempts: Sequence[Attempt]) -> PaymentAnswer:
     fields = {name: getattr(payment, name) for name in PaymentAnswer.__struct_fields__ if name != "attempts"}
     shown = msgspec.convert(attempts, list[AttemptAnswer], from_attributes=True)
     return PaymentAnswer(**fields, attempts=shown)

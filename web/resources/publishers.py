@@ -3,8 +3,9 @@
 from uuid import UUID
 
 from sql import publishers
-from web.calls import Call, Reply
+from web.calls import Call
 from web.problems import not_found
+from web.replies import Reply
 from web.shapes import Answer, NoQuery
 
 TOPIC = "wallet.debit"

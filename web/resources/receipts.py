@@ -7,20 +7,19 @@ from uuid import UUID
 import msgspec
 
 from sql import refunds, reversals
-from streams.events import Reference
-from web.calls import Call, Reply
+from web.calls import Call
+from web.paging import PageQuery, Plain, after, cut
 from web.problems import not_found
+from web.replies import Reply
 from web.resources.refunds import shown
-from web.shapes import Answer, Limit, Nothing, Query
+from web.shapes import Answer, Nothing
 
 
-class ReceiptsQuery(Query, frozen=True):
-    """`after` is the `next` of the page before; the rest filters."""
+class ReceiptsQuery(PageQuery, frozen=True):
+    """A page of receipts; the rest filters."""
 
-    after: Reference | None = None
     payment_id: UUID | None = None
     state: Literal["open", "refunding", "refunded"] | None = None
-    limit: Limit = 50
 
 
 class ReceiptAnswer(Answer, frozen=True):
@@ -45,12 +44,13 @@ class ReceiptsPage(Answer, frozen=True):
 
 async def list_receipts(call: Call, query: ReceiptsQuery) -> Reply:
     """GET /v1/receipts."""
+    last = after(query, "receipts", Plain)
     found = await reversals.get_receipts(
-        call.services.db, query.payment_id, state=query.state, after=query.after, limit=query.limit + 1
+        call.services.db, query.payment_id, state=query.state, after=last, limit=query.limit + 1
     )
-    page = found[: query.limit]
+    page, following = cut(found, query, "receipts", lambda receipt: receipt.cf_payment_id)
     items = msgspec.convert(page, list[ReceiptAnswer], from_attributes=True)
-    return Reply(ReceiptsPage(items=items, next=page[-1].cf_payment_id if len(found) > len(page) else None))
+    return Reply(ReceiptsPage(items=items, next=following))
 
 
 async def above_limit(call: Call, _: Nothing) -> str | None:

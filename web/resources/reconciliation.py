@@ -8,21 +8,21 @@ import msgspec
 from msgspec import Meta
 
 from sql import reconciliation
-from web.calls import Call, Reply
+from web.calls import Call
+from web.paging import PageQuery, after, cut
 from web.problems import Problem, not_found
-from web.shapes import Answer, Body, Limit, Nothing, Query
+from web.replies import Reply
+from web.shapes import Answer, Body, Nothing
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
-class CasesQuery(Query, frozen=True):
-    """`after` is the `next` of the page before; the rest filters."""
+class CasesQuery(PageQuery, frozen=True):
+    """A page of cases; the rest filters."""
 
-    after: UUID | None = None
     state: Literal["open", "resolved"] | None = None
     kind: Annotated[str, Meta(pattern="^[a-z_]{1,64}$")] | None = None
     owner: Name | None = None
-    limit: Limit = 50
 
 
 class CaseAnswer(Answer, frozen=True):
@@ -45,7 +45,7 @@ class CasesPage(Answer, frozen=True):
     """The newest first."""
 
     items: list[CaseAnswer]
-    next: UUID | None
+    next: str | None
 
 
 class Assign(Body, frozen=True):
@@ -75,17 +75,14 @@ async def list_cases(call: Call, query: CasesQuery) -> Reply:
     found = await reconciliation.get_cases(
         call.services.db,
         limit=query.limit + 1,
-        before=query.after,
+        before=after(query, "cases", UUID),
         state=query.state,
         kind=query.kind,
         owner=query.owner,
     )
-    shown = found[: query.limit]
+    page, following = cut(found, query, "cases", lambda case: case.id)
     return Reply(
-        CasesPage(
-            items=msgspec.convert(shown, list[CaseAnswer], from_attributes=True),
-            next=shown[-1].id if len(found) > len(shown) else None,
-        )
+        CasesPage(items=msgspec.convert(page, list[CaseAnswer], from_attributes=True), next=following)
     )
 
 

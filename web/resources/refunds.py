@@ -7,16 +7,32 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from sql import payments, refunds
+from sql import lists, payments, refunds
 from sql.ids import uuid7
 from sql.refunds import Refund
 from streams.events import Reference
 from web.auth import Scope
-from web.calls import Call, Reply
+from web.calls import Call, made
+from web.paging import PageQuery, after, cut
 from web.problems import Problem, key_conflict, not_found
+from web.replies import Reply
 from web.resources.payments import found
 from web.services import request_hash
 from web.shapes import Answer, Body, NoQuery
+
+Status = Literal[
+    "requested",
+    "due",
+    "pending",
+    "review",
+    "payout_requested",
+    "payout_approved",
+    "done",
+    "failed",
+    "cancelled",
+    "rejected",
+    "reversed",
+]
 
 
 class NewRefund(Body, frozen=True):
@@ -50,6 +66,21 @@ class Refunds(Answer, frozen=True):
     """All refunds of a payment, the oldest first."""
 
     items: list[RefundAnswer]
+
+
+class RefundsQuery(PageQuery, frozen=True):
+    """A page of refunds: a user's, a payment's, or all; of one status if that is said."""
+
+    user_id: UUID | None = None
+    payment_id: UUID | None = None
+    status: Status | None = None
+
+
+class RefundsPage(Answer, frozen=True):
+    """The newest first."""
+
+    items: list[RefundAnswer]
+    next: str | None
 
 
 class PayoutVerdict(Body, frozen=True):
@@ -121,7 +152,21 @@ async def create_refund(call: Call, body: NewRefund) -> Reply:
             _REFUSED.get(asked.reason, ""),
             refundable_paise=await refunds.get_refundable(db, payment.id) or 0,
         )
-    return Reply(shown(asked.refund), 201 if asked.outcome == "created" else 200)
+    return made(shown(asked.refund), new=asked.outcome == "created")
+
+
+async def list_all(call: Call, query: RefundsQuery) -> Reply:
+    """GET /v1/refunds."""
+    found = await lists.list_refunds(
+        call.services.db,
+        user_id=query.user_id,
+        payment_id=query.payment_id,
+        status=query.status,
+        before=after(query, "refunds", UUID),
+        limit=query.limit + 1,
+    )
+    page, following = cut(found, query, "refunds", lambda refund: refund.id)
+    return Reply(RefundsPage(items=[shown(refund) for refund in page], next=following))
 
 
 async def list_refunds(call: Call, _: NoQuery) -> Reply:

@@ -18,9 +18,11 @@ from sql import usage
 from sql.ids import uuid7
 from sql.usage import UNDECIDED, NewUsage, UsageOutcome
 from streams.events import Credits, Feature, Quantity, Reference, Time
+from streams.telemetry import tracing
 from web import strict
-from web.calls import Call, Reply, read_query
+from web.calls import Call, read_query
 from web.problems import not_found
+from web.replies import Reply
 from web.shapes import Answer, Body, Query, WaitMs
 from web.strict import Decoder, Malformed
 
@@ -118,7 +120,7 @@ async def post_usage(call: Call, body: UsageBody) -> Reply:
     read = [_read(bytes(raw), now) for raw in body.events]
     events = [item for item in read if isinstance(item, NewUsage)]
     principal = call.caller.principal
-    receipts = iter(await usage.insert_usage(call.services.db, principal, events))
+    receipts = iter(await usage.insert_usage(call.services.db, principal, events, traceparent=tracing.current()))
     results = []
     for index, item in enumerate(read):
         if isinstance(item, Refused):

@@ -9,8 +9,9 @@ from domain.gstin import STATES, BadGstin, state_of_gstin
 from sql import accounts
 from sql.ids import uuid7
 from streams.events import Reference
-from web.calls import Call, Reply
+from web.calls import Call, made
 from web.problems import Problem, key_conflict, not_found
+from web.replies import Reply
 from web.services import request_hash
 from web.shapes import Answer, Body, Email, Gstin, NoQuery, Phone, StateCode, Text
 
@@ -60,9 +61,7 @@ async def create_user(call: Call, body: NewUser) -> Reply:
         )
     assert user_id is not None
     user = await accounts.get_user(call.services.db, user_id)
-    return Reply(
-        msgspec.convert(user, UserAnswer, from_attributes=True), 201 if outcome == "created" else 200
-    )
+    return made(msgspec.convert(user, UserAnswer, from_attributes=True), new=outcome == "created")
 
 
 async def get_user(call: Call, _: NoQuery) -> Reply:

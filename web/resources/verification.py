@@ -7,8 +7,9 @@ from uuid import UUID
 
 from sql import payments, reversals
 from sql.payments import Payment
-from web.calls import Call, Reply, read_query
+from web.calls import Call, read_query
 from web.problems import not_found
+from web.replies import Reply
 from web.resources.payments import as_answer
 from web.shapes import Nothing, Query, WaitMs
 

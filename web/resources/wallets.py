@@ -7,15 +7,18 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from sql import accounts
+from sql import accounts, lists
+from sql.accounts import Transaction, Wallet
 from sql.ids import uuid7
 from streams.events import Credits, Reference, Time
 from web.auth import STAFF
-from web.calls import Call, Reply
+from web.calls import Call, made
 from web.ledger_calls import decide, posted
+from web.paging import PageQuery, Seq, after, cut
 from web.problems import Problem, key_conflict, not_found
+from web.replies import Reply
 from web.services import request_hash
-from web.shapes import Answer, Body, Limit, NoQuery, Query
+from web.shapes import Answer, Body, NoQuery
 
 
 class NewWallet(Body, frozen=True):
@@ -37,16 +40,14 @@ class WalletAnswer(Answer, frozen=True):
     debt_credits: int
     lifetime_purchased_credits: int
     auto_recharge_enabled: bool
-    auto_recharge_threshold: int
+    auto_recharge_threshold_credits: int
     created_at: datetime
     updated_at: datetime
 
 
-class TransactionsQuery(Query, frozen=True):
-    """`after` is the `next` of the page before; `expand=lots` adds which lots each transaction consumed."""
+class TransactionsQuery(PageQuery, frozen=True):
+    """A page of transactions; `expand=lots` adds which lots each transaction consumed."""
 
-    after: Annotated[int, Meta(ge=1, le=2**62)] | None = None
-    limit: Limit = 50
     expand: Literal["lots"] | None = None
 
 
@@ -64,13 +65,14 @@ class TransactionAnswer(Answer, frozen=True):
     """One line of a wallet's history; `credits` is the signed effect on the available balance."""
 
     id: UUID
+    wallet_id: UUID
     seq: int
     transaction_type: str
     credits: int
     amount_credits: int
-    balance_before: int
-    balance_after: int
-    locked_after: int
+    balance_before_credits: int
+    balance_after_credits: int
+    locked_after_credits: int
     source: str
     source_id: str
     feature: str | None
@@ -85,6 +87,19 @@ class TransactionsPage(Answer, frozen=True):
     """Newest first. `next` is the cursor of the following page; null: this was the last one."""
 
     items: list[TransactionAnswer]
+    next: str | None
+
+
+class WalletsQuery(PageQuery, frozen=True, kw_only=True):
+    """A page of a user's wallets."""
+
+    owner_id: UUID
+
+
+class WalletsPage(Answer, frozen=True):
+    """The newest first."""
+
+    items: list[WalletAnswer]
     next: str | None
 
 
@@ -108,7 +123,7 @@ async def create_wallet(call: Call, body: NewWallet) -> Reply:
     if outcome == "unknown_owner":
         raise Problem(422, "unknown_owner", "there is no such user to own the wallet")
     assert wallet_id is not None
-    return Reply(await _wallet(call, wallet_id), 201 if outcome == "created" else 200)
+    return made(await _wallet(call, wallet_id), new=outcome == "created")
 
 
 async def get_wallet(call: Call, _: NoQuery) -> Reply:
@@ -120,18 +135,55 @@ async def _wallet(call: Call, wallet_id: UUID) -> WalletAnswer:
     wallet = await accounts.get_wallet(call.services.db, wallet_id)
     if wallet is None:
         raise not_found("wallet")
-    return msgspec.convert(wallet, WalletAnswer, from_attributes=True)
+    return _shown(wallet)
+
+
+def _shown(wallet: Wallet) -> WalletAnswer:
+    same = {name: getattr(wallet, name) for name in WalletAnswer.__struct_fields__ if hasattr(wallet, name)}
+    return WalletAnswer(**same, auto_recharge_threshold_credits=wallet.auto_recharge_threshold)
+
+
+async def list_wallets(call: Call, query: WalletsQuery) -> Reply:
+    """GET /v1/wallets: those of an owner."""
+    found = await lists.list_wallets(
+        call.services.db, query.owner_id, before=after(query, "wallets", UUID), limit=query.limit + 1
+    )
+    page, following = cut(found, query, "wallets", lambda wallet: wallet.id)
+    return Reply(WalletsPage(items=[_shown(wallet) for wallet in page], next=following))
+
+
+def _line(wallet_id: UUID, row: Transaction) -> TransactionAnswer:
+    same = {name: getattr(row, name) for name in TransactionAnswer.__struct_fields__ if hasattr(row, name)}
+    return TransactionAnswer(
+        **same,
+        wallet_id=wallet_id,
+        balance_before_credits=row.balance_before,
+        balance_after_credits=row.balance_after,
+        locked_after_credits=row.locked_after,
+    )
+
+
+async def get_transaction(call: Call, _: NoQuery) -> Reply:
+    """GET /v1/transactions/{id}: with the lots it took from."""
+    db, id = call.services.db, call.uuid("id", "transaction")
+    found = await lists.get_transaction(db, id)
+    if found is None:
+        raise not_found("transaction")
+    lots = (await accounts.get_consumptions(db, [id])).get(id, [])
+    shown = msgspec.convert(lots, list[ConsumptionAnswer], from_attributes=True)
+    return Reply(msgspec.structs.replace(_line(*found), lots=shown))
 
 
 async def list_transactions(call: Call, query: TransactionsQuery) -> Reply:
     """GET /v1/wallets/{id}/transactions: newest first, by keyset."""
     wallet_id = call.uuid("id", "wallet")
     db = call.services.db
-    rows = await accounts.get_transactions(db, wallet_id, before_seq=query.after, limit=query.limit + 1)
+    before = after(query, "transactions", Seq)
+    rows = await accounts.get_transactions(db, wallet_id, before_seq=before, limit=query.limit + 1)
     if not rows and await accounts.get_wallet(db, wallet_id) is None:
         raise not_found("wallet")
-    page = rows[: query.limit]
-    items = [msgspec.convert(row, TransactionAnswer, from_attributes=True) for row in page]
+    page, following = cut(rows, query, "transactions", lambda row: row.seq)
+    items = [_line(wallet_id, row) for row in page]
     if query.expand == "lots":
         lots = await accounts.get_consumptions(db, [row.id for row in page])
         items = [
@@ -141,7 +193,7 @@ async def list_transactions(call: Call, query: TransactionsQuery) -> Reply:
             )
             for item in items
         ]
-    return Reply(TransactionsPage(items=items, next=str(page[-1].seq) if len(rows) > query.limit else None))
+    return Reply(TransactionsPage(items=items, next=following))
 
 
 async def by_staff(call: Call, body: NewGrant) -> str | None:

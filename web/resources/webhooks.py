@@ -16,10 +16,11 @@ from streams.telemetry import tracing
 from web.addresses import Address, neighbourhood, within
 from web.auth import Caller
 from web.bodies import read_body
-from web.calls import Reply, respond
+from web.calls import respond
 from web.inbox import INBOX
 from web.limits import Kind
 from web.problems import Problem
+from web.replies import Reply
 from web.services import EVENT_ID, SERVICES, Services
 from web.shapes import Answer
 from web.throttle import Name
