@@ -36,7 +36,7 @@ GRACE_S = 2.0
 _MAX_SUBSCRIPTIONS = 255
 _BACKOFF_S = (0.05, 2.0)
 _REQUEUE_S = 0.3
-_ABSENT_S = 2.0
+_ABSENT_S = (0.1, 2.0)
 _ABSENT = frozenset({StreamDoesNotExist.code, StreamNotAvailable.code})
 _SETTLE_S = 0.05
 """A connection that closes right after it gave a partition back leaves that partition to nobody
@@ -176,17 +176,19 @@ class Reader:
         """Subscribe what is not. The order of registration decides who is active for what, so: one worker at
         a time, every worker in the same order.
         """
-        delay = _BACKOFF_S[0]
+        delay, absent_s = _BACKOFF_S[0], _ABSENT_S[0]
         while not self.leaving:
             wire = self.wire
             try:
                 absent = 0
+                parts: dict[str, set[str]] = {}
                 async with self._joining, self.ownership.join_lock():
                     for _, partition in sorted(self.partitions.items()):
                         if partition.subscription is None and wire is self.wire and wire is not None:
-                            absent += not await self._subscribe_if_there(wire, partition)
+                            absent += not await self._subscribe_if_there(wire, partition, parts)
                 if absent:
-                    await asyncio.sleep(_ABSENT_S * random.uniform(0.5, 1.0))
+                    await asyncio.sleep(absent_s * random.uniform(0.5, 1.0))
+                    absent_s = min(absent_s * 2, _ABSENT_S[1])
                     continue
             except Exception as error:
                 if wire is not self.wire or wire is None or not wire.alive:
@@ -197,9 +199,19 @@ class Reader:
             else:
                 return
 
-    async def _subscribe_if_there(self, wire: Wire, partition: Partition) -> bool:
-        """False for a stream that is deleted, or that nobody leads: the others are read, and it too once it is back."""
+    async def _subscribe_if_there(self, wire: Wire, partition: Partition, parts: dict[str, set[str]]) -> bool:
+        """False for a stream that is deleted, or that nobody leads: the others are read, and it too once it is back.
+
+        `parts` is which streams the topics seen so far have. Who asks for a stream that is there and not yet a part of its topic
+        ends RabbitMQ 4.0's coordinator for good, and with it every stream.
+        """
+        topic = partition.topic
         try:
+            if topic not in parts:
+                parts[topic] = set(await wire.partitions(topic))
+            if partition.stream not in parts[topic]:
+                log.error("stream_absent", stream=partition.stream, error=f"it is no part of {topic}")
+                return False
             await self._subscribe(wire, partition)
         except Refused as error:
             if error.code not in _ABSENT:

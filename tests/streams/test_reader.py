@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from rstream.exceptions import StreamNotAvailable
 
 from streams import amqp
 from streams.address import Address
@@ -24,7 +26,7 @@ from streams.transport import reader as reading
 from streams.transport.credit import CREDIT, PARTITION_BYTES
 from streams.transport.reader import Reader
 from streams.transport.watchdog import Watchdog
-from streams.wire import Wire
+from streams.wire import Refused, Wire
 from tests.conftest import Broker
 from tests.streams.conftest import PARTITIONS, Feed, Ledger, until
 from tests.streams.sqlite_ownership import SqliteOwnership
@@ -270,6 +272,29 @@ async def test_a_deleted_stream_keeps_nobody_from_the_others_and_is_read_once_it
     assert ledger.rows("SELECT DISTINCT incarnation FROM records WHERE partition = 1") == [(1,), (2,)]
 
 
+async def test_a_stream_that_nobody_leads_keeps_nobody_from_the_others_and_is_read_once_it_is_led(
+    topics: Broker, link: Link, ownership: SqliteOwnership, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RabbitMQ answers of a stream whose writer met a full disk."""
+    monkeypatch.setattr(reading, "_ABSENT_S", 0.2)
+    follow, led = Wire.follow, asyncio.Event()
+
+    async def answer(self: Wire, stream: str, subscription: int, **more: Any) -> None:
+        if stream == STREAM and not led.is_set():
+            raise Refused(f"reading {stream}", StreamNotAvailable.code)
+        await follow(self, stream, subscription, **more)
+
+    monkeypatch.setattr(Wire, "follow", answer)
+    async with following(topics.url, ownership):
+        for number in range(PARTITIONS):
+            await store(link, f"{TOPIC}-{number}", *numbered(10))
+        await until(lambda: ledger.count() == 10 * (PARTITIONS - 1))
+        led.set()
+        await until(lambda: ledger.count() == 10 * PARTITIONS)
+    assert ledger.values(TOPIC, 0) == numbered(10)
+    ledger.check()
+
+
 async def test_credit_is_returned_for_every_chunk_whatever_its_size(
     topics: Broker, link: Link, ownership: SqliteOwnership, ledger: Ledger
 ) -> None:
@@ -341,3 +366,20 @@ async def test_more_partitions_than_one_connection_can_follow_are_refused(owners
     reader = Reader(Address.parse("rabbitmq-stream://127.0.0.1:1"), ownership, group="tests", owner="here")
     with pytest.raises(ValueError, match="at most 255"):
         reader.follow({TOPIC: reading._MAX_SUBSCRIPTIONS + 1})
+
+
+async def test_a_stream_that_is_not_yet_a_part_of_its_topic_is_left_alone(
+    broker: Broker, ownership: SqliteOwnership, ledger: Ledger
+) -> None:
+    """As while somebody declares topics on a new broker: a subscription then would end the broker's coordinator."""
+    admin = await Wire.connect(Address.parse(broker.admin_url), name="test")
+    await admin.create_stream(STREAM, {})
+    async with following(broker.url, ownership, partitions=1) as reader:
+        await asyncio.sleep(1.0)
+        assert reader.partitions[TOPIC, 0].subscription is None
+        await admin.delete_stream(STREAM)
+        await declare(broker.admin_url, 1)
+        async with Link(Address.parse(broker.url), name="test") as link:
+            await store(link, STREAM, *numbered(10))
+            await until(lambda: ledger.count() == 10)
+    await admin.close()
