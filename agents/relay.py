@@ -9,6 +9,8 @@ Out    webhook.processing (Inbox), wallet.debit (UsageBatch, signed by the core)
 import asyncio
 import itertools
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import structlog
@@ -28,6 +30,7 @@ POLL_S: Final = (0.01, 0.1)
 """Pause after a round: after one that found something eight times what it took, growing while idle; within these."""
 REST: Final = 8.0
 STALE_S: Final = 30.0
+STOP_S: Final = 1.0
 LIMIT: Final = 1000
 PER_MESSAGE: Final = 200
 
@@ -39,14 +42,17 @@ class Relay:
         self._core = core
         self._session = str(uuid7())
         self._seq: defaultdict[int, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
+        self._round = asyncio.Lock()
+        self._stopping = False
 
     async def run(self) -> None:
-        """Until cancelled. A passing fault waits a second."""
+        """Until cancelled, or stopped. A passing fault waits a second."""
         pause_s = POLL_S[0]
-        while True:
+        while not self._stopping:
             began = asyncio.get_running_loop().time()
             try:
-                busy = await self.once()
+                async with self._round:
+                    busy = 0 if self._stopping else await self.once()
             except errors.Unavailable as error:
                 log.warning("the relay waits for the database", error=str(error))
                 busy = 0
@@ -55,6 +61,15 @@ class Relay:
             pause_s = min(max(POLL_S[0], REST * took_s) if busy else 1.3 * pause_s, POLL_S[1])
             if busy < LIMIT:
                 await asyncio.sleep(pause_s)
+
+    async def stop(self, deadline_s: float = STOP_S) -> None:
+        """Take nothing more, and wait for what was taken to be published: a row that is taken by a worker on its way out
+        is missed for seconds.
+        """
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s), self._round:
+                pass
 
     async def sweep(self) -> None:
         """Until cancelled: close what has its outcome, once a second."""
@@ -123,6 +138,13 @@ class Relay:
                 principal=row.principal,
             )
             by_partition[self._core.partition(event.key)].append(event)
+        traced = {f"{row.principal}:{row.event_id}": row.traceparent for row in rows if row.traceparent}
+        with carriers.relayed(traced):
+            await self._core.writer.publish(self._signed(by_partition, secret))
+        return len(rows)
+
+    def _signed(self, by_partition: Mapping[int, Sequence[ev.UsageEvent]], secret: bytes) -> list[Outgoing]:
+        """Usage as messages of the core's own session, in the order given."""
         outgoing = []
         for partition, events in by_partition.items():
             for part in _parts(events):
@@ -131,9 +153,9 @@ class Relay:
                 )
                 value = messages.encode(batch)
                 headers = {"publisher": CORE, "mac": messages.sign(value, secret)}
+                headers |= carriers.headers_of(part)
                 outgoing.append(Outgoing("wallet.debit", partition, part[0].key, value, headers))
-        await self._core.writer.publish(outgoing)
-        return len(rows)
+        return outgoing
 
     async def _outbox(self) -> int:
         unsent = await relay.sweep_outbox(self._core.db, self._core.group, limit=LIMIT, stale_s=STALE_S)
@@ -149,5 +171,5 @@ class Relay:
 E = TypeVar("E")
 
 
-def _parts(events: list[E]) -> list[list[E]]:
-    return [events[i : i + PER_MESSAGE] for i in range(0, len(events), PER_MESSAGE)]
+def _parts(events: Sequence[E]) -> list[list[E]]:
+    return [list(events[i : i + PER_MESSAGE]) for i in range(0, len(events), PER_MESSAGE)]

@@ -29,6 +29,7 @@ class UsageRow:
     community_id: UUID | None
     metadata: dict[str, Any] | None
     occurred_at: datetime
+    traceparent: str | None
 
 
 async def take_usage(db: Database, *, limit: int, stale_s: float) -> list[UsageRow]:

@@ -1,7 +1,7 @@
 -- What waits to be published, and parked items whose time has come.
 
 -- name: take_usage(limit_rows, stale_s)
-SELECT id, principal, event_id, wallet_id, feature, quantity, credits, community_id, metadata, occurred_at FROM take_usage($1, $2);
+SELECT id, principal, event_id, wallet_id, feature, quantity, credits, community_id, metadata, occurred_at, traceparent FROM take_usage($1, $2);
 
 -- name: close_usage(limit_rows)
 SELECT close_usage($1);

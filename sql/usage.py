@@ -55,8 +55,10 @@ class UsageOutcome:
     balance_credits: int | None
 
 
-async def insert_usage(db: Database, principal: str, events: Sequence[NewUsage]) -> list[Receipt]:
-    """Store one caller's events in one statement; on return they are committed.
+async def insert_usage(
+    db: Database, principal: str, events: Sequence[NewUsage], *, traceparent: str | None = None
+) -> list[Receipt]:
+    """Store one caller's events in one statement; on return they are committed. `traceparent`: of a traced request.
 
     Send them again after an unknown outcome: they then answer replayed. Errors: Unavailable.
     """
@@ -75,6 +77,7 @@ async def insert_usage(db: Database, principal: str, events: Sequence[NewUsage])
         [e.metadata for e in events],
         [e.request_hash for e in events],
         [e.occurred_at for e in events],
+        traceparent,
     )
     return cast(list[Receipt], answer)
 
@@ -83,3 +86,16 @@ async def get_outcomes(db: Database, keys: Sequence[str]) -> dict[str, UsageOutc
     """The stored events of those keys ('<principal>:<event id>') with their outcomes, by key."""
     rows = await db.rows(_Q["get_usage_outcomes"], list(keys))
     return {row["idempotency_key"]: UsageOutcome(*row.values()) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A traced request whose debits the dashboards' windows contain; `first_key` is the lowest of its events' keys."""
+
+    traceparent: str
+    first_key: str
+
+
+async def get_shown(db: Database, group: str, since: datetime) -> list[Shown]:
+    """Those that came since. Errors: Unavailable."""
+    return [Shown(*row.values()) for row in await db.rows(_Q["get_shown"], since, group)]

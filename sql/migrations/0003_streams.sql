@@ -138,9 +138,11 @@ CREATE TABLE quarantine (
   reason text NOT NULL,
   idempotency_key text COLLATE "C",
   payload bytea NOT NULL,
+  payload_digest bytea,                                 -- of a record that nobody can read; NULL: an event that was read and refused
   batch_id uuid NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE UNIQUE INDEX quarantine_record ON quarantine (topic, partition, payload_digest) WHERE payload_digest IS NOT NULL;
 CREATE INDEX quarantine_key ON quarantine (idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 -- The inbox of usage: what POST /v1/usage answers 200 for. Its outcome is the ledger's, found by the key.
@@ -157,12 +159,14 @@ CREATE TABLE usage_metering (
   metadata jsonb,
   request_hash bytea NOT NULL,
   occurred_at timestamptz NOT NULL,                     -- clamped once, here
+  traceparent text,                                     -- W3C; of the few that are traced
   published_at timestamptz,
   closed_at timestamptz,                                -- set once the consuming group's outcome is committed
   created_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
 CREATE INDEX usage_unpublished ON usage_metering (id) WHERE published_at IS NULL;
 CREATE INDEX usage_open ON usage_metering (published_at) WHERE closed_at IS NULL;
+CREATE INDEX usage_traced_at ON usage_metering (created_at) WHERE traceparent IS NOT NULL;
 
 -- Tumbling windows, folded in the transaction that moves the offset; each row says what it is true at.
 CREATE TABLE billing_windows (

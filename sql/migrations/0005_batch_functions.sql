@@ -167,18 +167,25 @@ BEGIN
   RETURNING o.dest_topic, o.dest_partition, o.prev_batch_no, o.events;
 END $$;
 
--- Keep what cannot be decided, whole: p_bad = [[offset, reason, key or null, payload base64], ...]. Returns how many.
+-- Keep what nobody can read, whole: p_bad = [[offset, reason, key or null, payload base64], ...]. Returns how many were news. The same bytes on
+-- the same partition again are the same record, whatever its offset is by now (a rewind, an archive published anew): finish_batch counts them
+-- as existing (core.known is this transaction's alone).
 CREATE FUNCTION quarantine_records(p_topic text, p_partition integer, p_incarnation integer, p_batch_id uuid, p_bad jsonb)
-RETURNS integer LANGUAGE sql STRICT AS $$
-  WITH kept AS (
-    INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, idempotency_key, payload, batch_id)
-      SELECT p_topic, p_partition, p_incarnation, (b ->> 0)::bigint, b ->> 1, b ->> 2, decode(b ->> 3, 'base64'), p_batch_id
-        FROM jsonb_array_elements(p_bad) WITH ORDINALITY AS e (b, ord) ORDER BY ord
-    RETURNING 1)
-  SELECT count(*)::integer FROM kept
-$$;
+RETURNS integer LANGUAGE plpgsql STRICT AS $$
+DECLARE
+  v_n integer;
+BEGIN
+  INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, idempotency_key, payload, payload_digest, batch_id)
+    SELECT p_topic, p_partition, p_incarnation, (e ->> 0)::bigint, e ->> 1, e ->> 2, b.payload, sha256(b.payload), p_batch_id
+      FROM jsonb_array_elements(p_bad) WITH ORDINALITY AS x (e, ord) CROSS JOIN LATERAL (SELECT decode(x.e ->> 3, 'base64') AS payload) b
+     ORDER BY x.ord
+  ON CONFLICT (topic, partition, payload_digest) WHERE payload_digest IS NOT NULL DO NOTHING;
+  GET DIAGNOSTICS v_n = ROW_COUNT;
+  PERFORM set_config('core.known', (jsonb_array_length(p_bad) - v_n)::text, true);
+  RETURN v_n;
+END $$;
 
--- Close the batch: its counts (with the events that begin_batch parked) and its link in the chain. p_canonical is the text of what it booked, in order.
+-- Close the batch: its counts (with the events that begin_batch parked, and the records that quarantine_records knew) and its link in the chain. p_canonical is the text of what it booked, in order.
 CREATE FUNCTION finish_batch(p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_batch_no bigint, p_epoch bigint,
   p_incarnation integer, p_from bigint, p_to bigint, p_link bytea, p_canonical text, p_n_records integer, p_posted integer,
   p_refused integer, p_existing integer, p_conflict integer, p_parked integer, p_quarantined integer, p_recognised bigint)
@@ -186,13 +193,15 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   v_content bytea := sha256(convert_to(coalesce(p_canonical, ''), 'UTF8'));
   v_parked integer := coalesce(nullif(current_setting('core.parked', true), ''), '0')::integer;
-  v_link bytea := batch_link(p_link, batch_line(p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_from, p_to, p_n_records + v_parked,
-    p_posted, p_refused, p_existing, p_conflict, p_parked + v_parked, p_quarantined, p_recognised), v_content);
+  v_known integer := coalesce(nullif(current_setting('core.known', true), ''), '0')::integer;
+  v_n_records integer := p_n_records + v_parked + v_known;
+  v_link bytea := batch_link(p_link, batch_line(p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_from, p_to, v_n_records,
+    p_posted, p_refused, p_existing + v_known, p_conflict, p_parked + v_parked, p_quarantined, p_recognised), v_content);
 BEGIN
   INSERT INTO batches (id, topic, partition, consumer_group, batch_no, epoch, incarnation, from_offset, to_offset, n_records,
                        posted, refused, existing, conflict, parked, quarantined, recognised_paise, content, link)
-    VALUES (p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_epoch, p_incarnation, p_from, p_to, p_n_records + v_parked,
-            p_posted, p_refused, p_existing, p_conflict, p_parked + v_parked, p_quarantined, p_recognised, v_content, v_link);
+    VALUES (p_batch_id, p_topic, p_partition, p_group, p_batch_no, p_epoch, p_incarnation, p_from, p_to, v_n_records,
+            p_posted, p_refused, p_existing + v_known, p_conflict, p_parked + v_parked, p_quarantined, p_recognised, v_content, v_link);
   UPDATE consumer_offsets SET link = v_link WHERE topic = p_topic AND partition = p_partition AND consumer_group = p_group;
 END $$;
 

@@ -60,7 +60,8 @@ END $$;
 -- accepted | replayed (the id stands for this very event) | conflict (it stands for another) | unknown_wallet.
 -- An event that comes twice in one set is judged against its first.
 CREATE FUNCTION insert_usage(p_principal text, u_id uuid[], u_event_id text[], u_wallet uuid[], u_feature text[], u_quantity bigint[],
-  u_credits bigint[], u_community uuid[], u_metadata jsonb[], u_hash bytea[], u_occurred timestamptz[])
+  u_credits bigint[], u_community uuid[], u_metadata jsonb[], u_hash bytea[], u_occurred timestamptz[],
+  p_traceparent text)
 RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
   v_new uuid[];
@@ -69,9 +70,9 @@ BEGIN
   -- In key order: two sets that share keys wait for each other instead of deadlocking.
   WITH stored AS (
     INSERT INTO usage_metering (idempotency_key, id, principal, event_id, wallet_id, feature, quantity, credits, community_id, metadata,
-                                request_hash, occurred_at)
+                                request_hash, occurred_at, traceparent)
       SELECT p_principal || ':' || u.event_id, u.id, p_principal, u.event_id, u.wallet, u.feature, u.quantity, u.credits, u.community, u.metadata,
-             u.hash, u.occurred
+             u.hash, u.occurred, p_traceparent
         FROM unnest(u_id, u_event_id, u_wallet, u_feature, u_quantity, u_credits, u_community, u_metadata, u_hash, u_occurred)
                WITH ORDINALITY AS u (id, event_id, wallet, feature, quantity, credits, community, metadata, hash, occurred, ord)
         JOIN wallets w ON w.id = u.wallet

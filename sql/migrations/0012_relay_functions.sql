@@ -6,7 +6,7 @@ SET LOCAL ROLE core_owner;
 -- Usage accepted by the API and not yet on its stream; or published p_stale_s ago and still without an outcome.
 CREATE FUNCTION take_usage(p_limit integer, p_stale_s double precision)
 RETURNS TABLE (id uuid, principal text, event_id text, wallet_id uuid, feature text, quantity bigint, credits bigint, community_id uuid,
-               metadata jsonb, occurred_at timestamptz)
+               metadata jsonb, occurred_at timestamptz, traceparent text)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   WITH fresh AS (
     SELECT f.id FROM usage_metering f WHERE f.published_at IS NULL ORDER BY f.id LIMIT p_limit FOR UPDATE SKIP LOCKED
@@ -16,7 +16,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   )
   UPDATE usage_metering u SET published_at = now()
     FROM (SELECT id FROM fresh UNION ALL SELECT id FROM stale) d WHERE u.id = d.id
-  RETURNING u.id, u.principal, u.event_id, u.wallet_id, u.feature, u.quantity, u.credits, u.community_id, u.metadata, u.occurred_at
+  RETURNING u.id, u.principal, u.event_id, u.wallet_id, u.feature, u.quantity, u.credits, u.community_id, u.metadata, u.occurred_at,
+            u.traceparent
 $$;
 
 -- Close usage whose outcome the consuming group has committed. Returns how many.

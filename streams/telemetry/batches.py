@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -22,6 +22,8 @@ from streams.telemetry.carriers import MANY, MOST, ONE, Item
 
 PUBLISHER: Final = "publisher"
 """The header of a message that a service signed."""
+OURS: Final = "core"
+"""The relay's name as a publisher. Who takes it for himself is refused as forged, and has only made a span or two."""
 
 Handler = Callable[[Batch], Awaitable[None]]
 
@@ -57,7 +59,7 @@ def _carried(batch: Batch) -> list[_Carried]:
     for record in batch.records:
         if record.headers and (MANY in record.headers or ONE in record.headers):
             # A service's own wish to be traced costs us: only where strangers' are followed at all.
-            if PUBLISHER in record.headers and not tracing.accepts_parents():
+            if record.headers.get(PUBLISHER, OURS) != OURS and not tracing.accepts_parents():
                 continue
             found += _sampled(batch.topic, record)
     return found[:MOST]
@@ -93,8 +95,12 @@ async def _traced(batch: Batch, carried: list[_Carried], handler: Handler) -> No
     if whole is None:
         return await handler(batch)
     items: list[Item] = []
-    # Deltas of one payment may come several at a time: they are one step of its trace.
-    for one in {(one.parent, one.ids): one for one in carried}.values():
+    # Deltas of one payment, or events of one request, may come several at a time: they are one step of its trace.
+    steps: dict[str, _Carried] = {}
+    for one in carried:
+        before = steps.get(one.parent, one)
+        steps[one.parent] = replace(one, ids=one.ids | before.ids)
+    for one in steps.values():
         item = carriers.begin(
             batch.topic,
             one.parent,
@@ -103,7 +109,7 @@ async def _traced(batch: Batch, carried: list[_Carried], handler: Handler) -> No
             attributes={
                 "messaging.destination.partition.id": str(batch.partition),
                 "waited_ms": one.waited_ms,
-                "ids": " ".join(sorted(one.ids)),
+                "ids": " ".join(sorted(one.ids)[:MOST]),
             },
         )
         if item is not None:

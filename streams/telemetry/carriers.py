@@ -73,10 +73,15 @@ def carrying(items: Sequence[Item]) -> Iterator[None]:
 
 @contextmanager
 def relayed(rows: Mapping[str, str], *, by: str = "relay") -> Iterator[None]:
-    """What goes from tables onto a stream, as items for the block; `rows`: traceparent by inbox or payment id."""
+    """What goes from tables onto a stream, as items for the block, one for each context; `rows`: traceparent by
+    inbox or payment id, or by a usage event's key.
+    """
+    of_parent: defaultdict[str, list[str]] = defaultdict(list)
+    for known, parent in rows.items():
+        of_parent[parent].append(known)
     begun = (
-        begin(by, parent, [known], kind="producer", attributes={"ids": known})
-        for known, parent in rows.items()
+        begin(by, parent, known, kind="producer", attributes={"ids": " ".join(known[:MOST])})
+        for parent, known in of_parent.items()
     )
     items = [item for item in begun if item is not None]
     try:
@@ -113,6 +118,8 @@ def _headers(ids: Sequence[Set[str]]) -> dict[str, str]:
     for index, own in enumerate(ids):
         # An aggregate has no ids: it is made of all of them.
         concerned = [item.traceparent for item in items if not own or not own.isdisjoint(item.ids)]
+        if len(found) == MOST:
+            break
         if concerned:
             found[index] = concerned[:MOST]
     return written(found, len(ids))
@@ -122,8 +129,9 @@ def written(contexts: Mapping[int, Sequence[str]], events: int) -> dict[str, str
     """Contexts per event index as headers, of a message of so many events."""
     if not contexts:
         return {}
-    if events == 1 and len(contexts[0]) == 1:
-        return {ONE: contexts[0][0]}
+    distinct = {one for many in contexts.values() for one in many}
+    if len(distinct) == 1 and len(contexts) == events <= MOST:
+        return {ONE: distinct.pop()}
     return {MANY: " ".join(f"{index}={one}" for index, many in contexts.items() for one in many)}
 
 
@@ -145,5 +153,7 @@ def read(headers: Mapping[str, str], events: int) -> dict[int, list[str]]:
 
 
 def ids_of(event: object) -> frozenset[str]:
-    """The ids of a typed event."""
+    """The ids of a typed event; of usage that the core relays, its key."""
+    if (principal := getattr(event, "principal", None)) is not None:
+        return frozenset([f"{principal}:{getattr(event, 'id', '')}"])
     return frozenset(str(said) for name in IDS if (said := getattr(event, name, None)) is not None)

@@ -97,15 +97,19 @@ class House:
         await self.simulate(f"/sim/orders/{order['order_id']}/pay", {"outcome": "success", **wish})
         return dict(order)
 
+    def state(self) -> str:
+        """Which processes have ended, how, and the ends of all logs."""
+        ended = [f"{p.name} ended with {p.exit_code}\n" for p in self.processes if not p.running]
+        logs = [f"--- {name}\n{text[-3000:]}\n" for name, text in self.logs().items()]
+        return "".join([*ended, *logs])
+
     async def until(
         self, true: Callable[[], Awaitable[object]], *, deadline_s: float = 40.0, what: str = ""
     ) -> None:
         """Wait; fails with the logs."""
         end = time.monotonic() + deadline_s
         while not await true():
-            assert time.monotonic() < end, what + "\n".join(
-                f"--- {name}\n{text[-3000:]}" for name, text in self.logs().items()
-            )
+            assert time.monotonic() < end, what + self.state()
             await asyncio.sleep(0.1)
 
     async def credited(self, payment_id: str) -> None:

@@ -30,7 +30,8 @@ async def until_firing(made: House, url: str, *names: str, gone: tuple[str, ...]
     try:
         await made.until(is_so, deadline_s=60)
     except AssertionError as error:
-        raise AssertionError(f"{sorted(now)} fire, not {names} without {gone}") from error
+        said = f"{sorted(now)} fire, not {names} without {gone}\n{made.state()}"
+        raise AssertionError(said) from error
 
 
 async def test_what_breaks_is_told_and_what_is_repaired_is_told_no_more(
