@@ -78,7 +78,6 @@ class Queue:
                 raise Held from error
             self._breakers.abandon(self.topic)
             raise
-            raise Held from error
         except asyncio.CancelledError:
             if trial:
                 self._breakers.abandon(self.topic)

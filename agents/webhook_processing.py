@@ -2,7 +2,8 @@
 
 In     Inbox: signed webhooks that lie in payment_webhooks, published by the relay until they are closed
 Books  commit_webhooks: the inbox row closed with its outcome; the row decides, the message only names it
-Out    payment.processing (PaymentSignal) for a payment's news, refund.processing (RefundDue) for our refund
+Out    payment.processing (PaymentSignal) for a payment's news, refund.processing (RefundDue) for our refund,
+       settlements.processing (SettlementDue) for money that went to our bank
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ async def handle(core: Core, batch: Batch) -> None:
             core.db,
             core.head(batch),
             [to_close(core, taken, refunds) for taken in intake.taken],
+            partitions=core.partitions,
             progress=intake.progress,
             bad=intake.bad,
         )

@@ -26,6 +26,7 @@ from agents import (
     refund_processing,
     reminders,
     retries,
+    settlements_processing,
     wallet_credit,
     wallet_debit,
     webhook_processing,
@@ -81,6 +82,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         payment_processing.TOPIC: lambda batch: payment_processing.handle(core, batch),
         fraud_detection.TOPIC: lambda batch: fraud_detection.handle(core, windows, batch),
         refund_processing.TOPIC: lambda batch: refund_processing.handle(core, batch),
+        settlements_processing.TOPIC: lambda batch: settlements_processing.handle(core, batch),
         wallet_credit.TOPIC: lambda batch: wallet_credit.handle(core, batch),
         wallet_debit.TOPIC: lambda batch: wallet_debit.handle(core, batch),
         invoice_generate.TOPIC: lambda batch: invoice_generate.handle(core, terms, batch),
@@ -88,7 +90,6 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         notifications_billing.TOPIC: lambda batch: notifications_billing.handle(core, batch),
     }
     app = make_app(settings, ownership, topics=handlers)
-    app.drain = writer.stop
     upkeep = Upkeep(
         core,
         ownership,
@@ -103,6 +104,12 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         _declare(app, queue, concurrency, linger_s=settings.stream_linger_s * longer, rest=REST * longer)
 
     relay = Relay(core)
+
+    async def leave() -> None:
+        await relay.stop()
+        await writer.stop()
+
+    app.drain = leave
 
     async def verify() -> None:
         async with open_client(GatewaySettings()) as gateway:

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
+from sql.batches import Bad, Emitted, Head, Progress, commit, emitted
 from sql.db import Database, Row
+from sql.heads import head_arguments
 from sql.ids import uuid7
 from sql.queries import load
 
@@ -137,6 +139,33 @@ class Told:
 async def tell_settlements(db: Database, told: Sequence[Told]) -> int:
     """Keep what the gateway says of whole settlements; returns how many were news. Errors: Unavailable."""
     return int(await db.value(_Q["tell_settlements"], json.dumps([asdict(t) for t in told], default=_text)))
+
+
+@dataclass(frozen=True, slots=True)
+class DueSettlement:
+    """A settlement that a webhook in the inbox tells of."""
+
+    id: str
+    inbox_id: UUID
+    offset: int
+
+
+async def commit_settlements(
+    db: Database, head: Head, due: Sequence[DueSettlement], *, progress: Progress, bad: Sequence[Bad] = ()
+) -> Emitted:
+    """Have settlements fetched and booked, and move the offset, in one transaction. Errors: Fenced, Unavailable."""
+    answer = await commit(
+        db,
+        _Q["commit_settlements"],
+        head,
+        *head_arguments(head, progress, bad),
+        [d.id for d in due],
+        [d.inbox_id for d in due],
+        [d.offset for d in due],
+    )
+    if isinstance(answer, Emitted):
+        return answer
+    return emitted(answer, head.topic, head.partition, head.group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ SELECT window_start, window_end, page_cursor FROM begin_window($1, $2, $3);
 -- name: tell_settlements(said)
 SELECT tell_settlements($1);
 
+-- name: commit_settlements(batch_id, topic, partition, consumer_group, epoch, from_offset, to_offset, last_offset, last_digest, progress, bad, ids, inbox_ids, offsets)
+-- Settlements that a webhook told of, with the offset.
+SELECT * FROM commit_settlements($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
+
 -- name: commit_settled_lines(batch_id, holder, lease_s, page_cursor, next_cursor, lines)
 SELECT r_outcome, r_new, r_known FROM commit_settled_lines($1, $2, $3, $4, $5, $6);
 

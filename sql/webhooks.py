@@ -168,7 +168,7 @@ class WebhookToClose:
 class Closed:
     """A batch of webhooks that is decided. `outcomes` is None if it was found committed already.
 
-    signalled | refund | noted | ignored close a row; exists: it was closed before; unknown_inbox | forged:
+    signalled | refund | settled | noted | ignored close a row; exists: it was closed before; unknown_inbox | forged:
     the event does not speak of a row of ours, and is quarantined.
     """
 
@@ -181,10 +181,11 @@ async def commit_webhooks(
     head: Head,
     webhooks: Sequence[WebhookToClose],
     *,
+    partitions: int,
     progress: Progress,
     bad: Sequence[Bad] = (),
 ) -> Closed:
-    """Close inbox rows and move the offset, in one transaction. Errors: Fenced, Unavailable."""
+    """Close inbox rows and move the offset, in one transaction; topics have so many partitions. Errors: Fenced, Unavailable."""
     answer = await commit(
         db,
         _Q["commit_webhooks"],
@@ -196,6 +197,7 @@ async def commit_webhooks(
         [w.payment_partition for w in webhooks],
         [w.refund_partition for w in webhooks],
         [w.offset for w in webhooks],
+        partitions,
     )
     if isinstance(answer, Emitted):
         return Closed(None, answer)

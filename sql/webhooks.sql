@@ -39,6 +39,6 @@ SELECT y.id, y.credited_at, w.traceparent
 -- The payments of those refunds that are ours.
 SELECT refund_id, payment_id FROM refunds WHERE refund_id = ANY ($1::text[]);
 
--- name: commit_webhooks(batch_id, topic, partition, consumer_group, epoch, from_offset, to_offset, last_offset, last_digest, progress, bad, inbox_ids, order_ids, signals, payment_partitions, refund_partitions, offsets)
+-- name: commit_webhooks(batch_id, topic, partition, consumer_group, epoch, from_offset, to_offset, last_offset, last_digest, progress, bad, inbox_ids, order_ids, signals, payment_partitions, refund_partitions, offsets, partitions)
 -- Close inbox rows with what follows from them.
-SELECT * FROM commit_webhooks($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+SELECT * FROM commit_webhooks($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);

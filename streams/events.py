@@ -195,14 +195,18 @@ class RefundDue(Event, frozen=True):
 
 
 class SettlementDue(Event, frozen=True):
-    """settlements.processing: a community's share is due."""
+    """settlements.processing: the gateway says that it has settled with us; the lines of it are to be fetched and booked.
 
-    community_id: Uuid
+    A hint, never authority: no amount travels.
+    """
+
+    settlement_id: Reference
+    inbox_id: Uuid
     occurred_at: Time
 
     @property
     def key(self) -> str:
-        return self.community_id
+        return self.settlement_id
 
 
 def encode(event: Event) -> bytes:

@@ -169,7 +169,7 @@ def examples() -> dict[str, Message]:
             "wallet.credit", ev.RefundDue(refund_id=inbox, payment_id=payment, occurred_at=at)
         ),
         "settlements.processing": sliced(
-            "analytics.billing", ev.SettlementDue(community_id=community, occurred_at=at)
+            "webhook.processing", ev.SettlementDue(settlement_id="77001", inbox_id=inbox, occurred_at=at)
         ),
     }
 

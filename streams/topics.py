@@ -57,7 +57,7 @@ TOPICS: dict[str, Topic] = {
         Topic("fraud.detection", "entity"),
         Topic("invoice.generate", "payment_id"),
         Topic("notifications.billing", "user_id"),
-        Topic("settlements.processing", "community_id"),
+        Topic("settlements.processing", "settlement_id"),
         Topic("analytics.billing", "dimension"),
     )
 }

@@ -132,16 +132,19 @@ BEGIN
       FROM claimed c ORDER BY c.id;
 END $$;
 
+-- The settlement that a webhook of kind settlement is about: '<type>|<settlement>|<status>' is what such a fact is known by.
+CREATE FUNCTION settlement_of(p_business_key text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT split_part(p_business_key, '|', 2) $$;
+
 -- webhook.processing: close inbox rows and say what follows. The row decides, not the event that names it.
 -- Per event: its inbox row and order, the payment.processing partition of that order, what its status means (success | failed | dropped |
 -- other), and the refund.processing partition of its payment where the refund is known. Outcomes of a row, kept in it:
 --   signalled  a payment's status: a PaymentSignal follows          ignored  a type nobody has told us about, or a test
---   refund     of a refund that we know: a RefundDue follows        noted    kept: settlements, ...; for a dispute or a refund that is
---                                                                             not ours, the order is looked at (0019)
+--   refund     of a refund that we know: a RefundDue follows        noted    kept; for a dispute or a refund that is not ours, the order is
+--   settled    money went to our bank: a SettlementDue follows               looked at (0019)
 CREATE FUNCTION commit_webhooks(
   p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb,
-  w_inbox uuid[], w_order text[], w_signal text[], w_payment_partition integer[], w_refund_partition integer[], w_offset bigint[],
+  w_inbox uuid[], w_order text[], w_signal text[], w_payment_partition integer[], w_refund_partition integer[], w_offset bigint[], p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
@@ -162,6 +165,7 @@ BEGIN
                         WHEN w.closed_at IS NOT NULL OR e.nth > 1 THEN 'exists'
                         WHEN w.kind = 'payment' AND w.order_id IS NOT NULL AND w.cashfree_payment_id IS NOT NULL THEN 'signalled'
                         WHEN w.kind = 'refund' AND f.id IS NOT NULL AND e.refund_partition IS NOT NULL THEN 'refund'
+                        WHEN w.kind = 'settlement' AND length(settlement_of(w.business_key)) BETWEEN 1 AND 128 THEN 'settled'
                         WHEN w.kind IN ('unknown', 'test') THEN 'ignored'
                         ELSE 'noted' END ORDER BY e.ord)
     INTO r_outcome
@@ -173,7 +177,7 @@ BEGIN
   UPDATE payment_webhooks w SET closed_at = now(), outcome = e.outcome
     FROM (SELECT u.outcome, x.place FROM unnest(w_inbox, r_outcome) AS u (inbox, outcome)
            CROSS JOIN LATERAL (SELECT z.ctid AS place FROM payment_webhooks z WHERE z.id = u.inbox LIMIT 1) x
-           WHERE u.outcome IN ('signalled', 'refund', 'ignored', 'noted')) e
+           WHERE u.outcome IN ('signalled', 'refund', 'settled', 'ignored', 'noted')) e
    WHERE w.ctid = e.place;
   -- Money that moved without our asking: look at the whole order.
   IF 'noted' = ANY (r_outcome) THEN
@@ -197,17 +201,20 @@ BEGIN
 
   SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
     INTO o_topic, o_partition, o_prev, o_events
-    FROM (SELECT array_agg(CASE e.outcome WHEN 'refund' THEN 'refund.processing' ELSE 'payment.processing' END ORDER BY e.ord) AS t,
-                 array_agg(CASE e.outcome WHEN 'refund' THEN e.refund_partition ELSE e.payment_partition END ORDER BY e.ord) AS p,
+    FROM (SELECT array_agg(CASE e.outcome WHEN 'refund' THEN 'refund.processing' WHEN 'settled' THEN 'settlements.processing'
+                                          ELSE 'payment.processing' END ORDER BY e.ord) AS t,
+                 array_agg(CASE e.outcome WHEN 'refund' THEN e.refund_partition WHEN 'settled' THEN partition_of(settlement_of(w.business_key), p_partitions)
+                                          ELSE e.payment_partition END ORDER BY e.ord) AS p,
                  array_agg(CASE e.outcome
                    WHEN 'refund' THEN json_build_object('refund_id', f.id, 'payment_id', f.payment_id, 'occurred_at', w.occurred_at)
+                   WHEN 'settled' THEN json_build_object('settlement_id', settlement_of(w.business_key), 'inbox_id', w.id, 'occurred_at', w.occurred_at)
                    ELSE json_build_object('order_id', w.order_id, 'inbox_id', w.id, 'kind', e.signal, 'occurred_at', w.occurred_at,
                                           'cf_payment_id', w.cashfree_payment_id, 'payment_group', w.payment_group) END::text ORDER BY e.ord) AS e
             FROM unnest(w_inbox, w_signal, w_payment_partition, w_refund_partition, r_outcome) WITH ORDINALITY
                    AS e (inbox, signal, payment_partition, refund_partition, outcome, ord)
            CROSS JOIN LATERAL (SELECT * FROM payment_webhooks x WHERE x.id = e.inbox LIMIT 1) w
             LEFT JOIN LATERAL (SELECT x.id, x.payment_id FROM refunds x WHERE x.refund_id = w.refund_id LIMIT 1) f ON true
-           WHERE e.outcome IN ('signalled', 'refund')) x,
+           WHERE e.outcome IN ('signalled', 'refund', 'settled')) x,
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;
 

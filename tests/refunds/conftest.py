@@ -19,7 +19,7 @@ from aiohttp import web
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
-from agents import invoice_generate, notifications_billing, refund_processing
+from agents import invoice_generate, notifications_billing, refund_processing, settlements_processing
 from agents.core import Core, PostgresOwnership
 from agents.refunder import Refunder
 from agents.relay import Relay
@@ -61,6 +61,7 @@ class Till(Shop):
             "refund.processing": partial(refund_processing.handle, self.core),
             "invoice.generate": partial(invoice_generate.handle, self.core, TERMS),
             "notifications.billing": partial(notifications_billing.handle, self.core),
+            "settlements.processing": partial(settlements_processing.handle, self.core),
         }
 
     # The customer.
