@@ -16,12 +16,13 @@ import pytest
 from prometheus_client import REGISTRY
 from rstream.exceptions import StreamNotAvailable
 
+from deploy.broker import Management
 from streams import amqp
 from streams.address import Address
 from streams.batches import Batch, Fenced, Record
 from streams.link import Link
 from streams.runner import Lanes
-from streams.topics import TOPICS, Topic, declare, partition_stream
+from streams.topics import Topic, declare, partition_stream
 from streams.transport import reader as reading
 from streams.transport.credit import CREDIT, PARTITION_BYTES
 from streams.transport.reader import Reader
@@ -235,9 +236,8 @@ async def test_a_deleted_stream_keeps_nobody_from_the_others_and_is_read_once_it
     topics: Broker, ownership: SqliteOwnership, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Partition 0 is gone before the worker comes, partition 1 goes while it reads."""
-    monkeypatch.setattr(reading, "_ABSENT_S", 0.2)
+    monkeypatch.setattr(reading, "_ABSENT_S", (0.05, 0.2))
     streams = [partition_stream(TOPIC, number) for number in range(PARTITIONS)]
-    arguments = TOPICS[TOPIC].arguments(replicas=1)
     admin = await Wire.connect(Address.parse(topics.admin_url), name="test")
 
     def lost(number: int) -> Callable[[], bool]:
@@ -256,8 +256,9 @@ async def test_a_deleted_stream_keeps_nobody_from_the_others_and_is_read_once_it
             await store(link, stream, *numbered(10, 10))
         await until(lambda: ledger.count() == 50)
 
-        for stream in streams[:2]:
-            await admin.request("creating", admin.create_stream(stream, arguments))
+        async with Management(topics.management_url) as management:
+            for number in range(2):
+                await management.restore_partition(topics.vhost, TOPIC, number)
         async with Link(Address.parse(topics.url), name="fresh") as fresh:
             for stream in streams[:2]:
                 await store(fresh, stream, *numbered(20, 20))
@@ -276,7 +277,7 @@ async def test_a_stream_that_nobody_leads_keeps_nobody_from_the_others_and_is_re
     topics: Broker, link: Link, ownership: SqliteOwnership, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As RabbitMQ answers of a stream whose writer met a full disk."""
-    monkeypatch.setattr(reading, "_ABSENT_S", 0.2)
+    monkeypatch.setattr(reading, "_ABSENT_S", (0.05, 0.2))
     follow, led = Wire.follow, asyncio.Event()
 
     async def answer(self: Wire, stream: str, subscription: int, **more: Any) -> None:
