@@ -13,6 +13,7 @@ from sql.db import Database, DatabaseSettings
 from web.access import Access
 from web.addresses import Proxies
 from web.connections import Runner
+from web.headers import protect
 from web.inbox import INBOX, Inbox
 from web.limits import Limits
 from web.live import HUB, Hub
@@ -39,6 +40,7 @@ def make_app(
             database_settings or DatabaseSettings(),
         )
     )
+    app.on_response_prepare.append(_protect)
     app.on_shutdown.append(_drain)
     return app
 
@@ -85,6 +87,11 @@ def _services(
             await db.close()
 
     return opened
+
+
+async def _protect(request: web.Request, response: web.StreamResponse) -> None:
+    """What goes out in parts has left before the middleware sees it: an export, a live stream."""
+    protect(response.headers, tls=request.app[SERVICES].proxies.secure(request))
 
 
 async def _drain(app: web.Application) -> None:

@@ -38,3 +38,11 @@ async def test_a_path_with_a_nul_is_not_found(api: Api, method: str, path: str) 
     headers = {"Authorization": f"Bearer {TOKEN}", "Idempotency-Key": "k", "Content-Type": "application/json"}
     async with api.http.request(method, URL(api.url + path, encoded=True), headers=headers) as answer:
         assert answer.status == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/audit.csv", "/v1/audit.jsonl", "/v1/live"])
+async def test_what_goes_out_in_parts_is_protected_like_every_answer(api: Api, path: str) -> None:
+    async with api.http.get(api.url + path, headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
+        assert answer.status == 200
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
