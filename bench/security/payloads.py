@@ -27,6 +27,7 @@ SLEPT_S: Final = 4.0
 AT_ONCE: Final = 8
 _TAG: Final = re.compile(r"inj[0-9]{6}x")
 
+HALF: Final = "half a character"
 PAYLOADS: Final = {
     "SQL: or": "' OR '1'='1' --",
     "SQL: drop": "'; DROP TABLE wallets CASCADE; --",
@@ -44,7 +45,7 @@ PAYLOADS: Final = {
     "shell": "$(id)`id`|id;id",
     "right to left": "\u202egnirts\u202c\ufeff",
     "NUL": "a\x00b",
-    "half a character": "\ud800",
+    HALF: "\ud800",
     "long": "x" * 9_000,
     "JSON within": '{"$gt":"","__proto__":{"x":1}}',
 }
@@ -107,13 +108,15 @@ def _tries(world: World, payloads: Mapping[str, str], figures: Figures, tagged: 
                 body = sample(route, own.ids)
                 put(body, place, text, own.ids, route.body)
                 yield Try(route, "/".join(map(str, place)), name, text, path, json.dumps(body).encode(), {})
+            if name == HALF:
+                continue  # an address cannot say it
             plain = None if route.body is None else json.dumps(sample(route, own.ids)).encode()
             for (
                 parameter,
                 *_,
             ) in texts(route.query) if route.query is not None else ():
                 text = _marked(given, figures, tagged)
-                asked = f"{path}?{urlencode({str(parameter): text}, errors='surrogatepass')}"
+                asked = f"{path}?{urlencode({str(parameter): text})}"
                 yield Try(route, f"?{parameter}", name, text, asked, plain, {})
             for part in re.findall(r"\{[a-z]+(?::[^}]*)?\}", route.path):
                 text = _marked(given, figures, tagged)
@@ -134,11 +137,7 @@ def path_of_but(route: Route, part: str, text: str, ids: Mapping[str, str]) -> s
     """The route's path with one part replaced."""
     before, _, after = route.path.partition(part)
     rest = path_of(route, ids.get(POLICY.kind(route) or "", "x"))
-    return (
-        before
-        + quote(text, safe="", errors="surrogatepass")
-        + (after if "{" not in after else rest[rest.rfind("/") :])
-    )
+    return before + quote(text, safe="") + (after if "{" not in after else rest[rest.rfind("/") :])
 
 
 def _marked(given: str, figures: Figures, tagged: bool) -> str:
@@ -175,11 +174,11 @@ async def _send(edge: Edge, world: World, made: Try, figures: Figures) -> None:
         figures.wrong.append(f"{where}: {answer.status} {answer.code}")
     if took_s > SLEPT_S:
         figures.wrong.append(f"{where}: took {took_s:.1f} s")
-    if wrong := _reflected(answer, made):
+    if wrong := reflected(answer, made):
         figures.wrong.append(f"{where}: {wrong}")
 
 
-def _reflected(answer: Answer, made: Try) -> str | None:
+def reflected(answer: Answer, made: Try) -> str | None:
     """What is wrong with how the answer speaks of the text."""
     kind = answer.headers.get("Content-Type", "")
     if made.text in answer.raw.decode("utf-8", "replace") and "html" in kind:

@@ -67,7 +67,10 @@ async def attack(house: House, seed: int, tell: Tell, size: Size) -> Report:
         key = await make_service(edge, house.issuer, f"canary-{uuid4().hex[:8]}")
         if size.matrix:
             tell("the matrix of routes, roles and objects")
-            matrix = await rbac.Matrix(house.url, edge.http, world).measure(lambda: rbac.counts(house.rows))
+            await rbac.settled(house.rows)
+            matrix = await rbac.Matrix(house.url, edge.http, world).measure(
+                lambda: rbac.counts(house.rows, rbac.WORKERS)
+            )
             five_hundreds += matrix.server_errors
             report.wrong += matrix.violations
             report.figures |= {
