@@ -1,6 +1,7 @@
 """The monitor: what the database says, shown by one worker at a time."""
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -136,6 +137,20 @@ async def test_what_came_while_nobody_measured_is_an_increase_for_who_measures_n
             watching._drop()
     await admin.close()
     assert looks == [(1, 1, 2), (2, 2, 3)]
+
+
+async def test_a_broker_that_answers_nothing_is_not_up(database: Any) -> None:
+    class Frozen:
+        async def read(self, positions: object) -> None:
+            await asyncio.sleep(3600)
+
+    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+        core, frozen = Core(db, Silent(), "commdesk", 2), cast(LagReader, Frozen())
+        watching = Monitor(core, PostgresOwnership(db, "commdesk", []), frozen, holder="a", every_s=0.2)
+        async with asyncio.timeout(10):
+            assert await watching.once()
+        assert shown()["core_broker_up"] == {(): 0}
+        watching._drop()
 
 
 async def test_a_refund_that_waits_for_its_time_is_not_late(database: Any, broker: Any) -> None:
