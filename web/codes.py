@@ -29,7 +29,7 @@ _TABLE: Final = """
 400 duplicate_key              An object of the body has a key twice.
 400 repeated_header            A header that may come once came twice.
 400 repeated_parameter         A query parameter came twice.
-400 bad_request                The request cannot be read as HTTP.
+400 malformed_request          The request is not one of HTTP/1.1, or cannot be read.
 400 too_many_windows           The answer would have too many windows: ask for a shorter period or a wider window.
 401 unauthorised               No credential, or not a good one. What exactly is wrong is in our log, not here.
 402 insufficient_credits       The wallet has too few available credits. The answer stays the same for this key.

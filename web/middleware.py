@@ -21,6 +21,7 @@ log = structlog.get_logger("web")
 
 REQUEST_ID: Final = "X-Request-Id"
 _FORM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OF_HTTP: Final = {404: "unknown_route", 405: "method_not_allowed", 417: "expectation_failed"}
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/v1/live"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -77,7 +78,9 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
         if error.status < 400:
             raise
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        code = {404: "unknown_route", 405: "method_not_allowed"}.get(error.status, f"http_{error.status}")
+        if error.status == 405 and request.method == "OPTIONS":
+            return web.Response(status=204, headers=headers)
+        code = _OF_HTTP.get(error.status, "malformed_request")
         return Problem(error.status, code, headers=headers).response(request_id)
     except ConnectionResetError:
         raise

@@ -201,4 +201,7 @@ def add_routes(app: web.Application) -> None:
     """Every route of the table, each behind the policy."""
     app[ACTIONS] = {route.name: route for route in ROUTES}
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, guarded(route, POLICY))
+        handler = guarded(route, POLICY)
+        app.router.add_route(route.method, route.path, handler)
+        if route.method == "GET" and route.path != "/v1/live":
+            app.router.add_route("HEAD", route.path, handler)

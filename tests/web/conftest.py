@@ -81,7 +81,7 @@ class Api:
         sent = {name: value for name, value in sent.items() if value}
         async with self.http.request(method, self.url + path, data=data, headers=sent) as response:
             text = await response.text()
-            is_json = "json" in response.content_type
+            is_json = response.content_type.endswith("json")
             return Answer(response.status, json.loads(text) if is_json and text else text, response.headers)
 
     async def get(self, path: str, **headers: str) -> Answer:

@@ -55,7 +55,8 @@ class _Page:
     def _bar(self, info: dict[str, Any]) -> str:
         return (
             '<header class="bar"><a class="brand" href="#introduction"><img src="/static/icon.svg" alt="" width="22" height="22">'
-            f"<strong>CommDesk</strong><span>API reference</span></a><div class=tools><code class=version>v{escape(info['version'])}</code>"
+            "<strong>CommDesk</strong><span>API reference</span></a><div class=tools>"
+            f"<code class=version>v{escape(info['version'])}</code>"
             '<a href="/v1/openapi.json">OpenAPI 3.1</a>'
             '<button id="theme" type="button" aria-label="Light or dark"><svg width="16" height="16" viewBox="0 0 16 16" '
             'aria-hidden="true"><circle cx="8" cy="8" r="6.2" fill="none" stroke="currentColor" stroke-width="1.5"/>'
@@ -76,8 +77,8 @@ class _Page:
             if operations:
                 parts.append(f'<h4><a href="#{anchor(tag)}">{escape(tag)}</a></h4><ul>')
                 parts += [
-                    f'<li><a href="#{one["operationId"]}" title="{escape(method)} {escape(path)}"><span>{escape(one["summary"])}</span>'
-                    f'<b class="m {method.lower()}">{method}</b></a></li>'
+                    f'<li><a href="#{one["operationId"]}" title="{escape(method)} {escape(path)}">'
+                    f'<span>{escape(one["summary"])}</span><b class="m {method.lower()}">{method}</b></a></li>'
                     for method, path, one in operations
                 ]
                 parts.append("</ul>")
@@ -271,13 +272,15 @@ class _Page:
 
     def _codes(self) -> str:
         rows = "".join(
-            f'<tr><td><b class="s bad">{said["status"]}</b></td><td><code>{escape(code)}</code></td><td>{inline(said["meaning"])}</td></tr>'
+            f'<tr><td><b class="s bad">{said["status"]}</b></td><td><code>{escape(code)}</code></td>'
+            f"<td>{inline(said['meaning'])}</td></tr>"
             for code, said in sorted(
                 self._document["x-problem-codes"].items(), key=lambda item: (item[1]["status"], item[0])
             )
         )
         return (
-            '<section class="guide wide" id="error-codes"><h2>Error codes</h2><p class="lead">Every <code>code</code> there is.</p>'
+            '<section class="guide wide" id="error-codes"><h2>Error codes</h2>'
+            '<p class="lead">Every <code>code</code> there is.</p>'
             f"<div class=scroll><table>{rows}</table></div></section>"
         )
 

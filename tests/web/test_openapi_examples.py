@@ -1,0 +1,151 @@
+"""The examples of the document are what the API really answers; RECORD_EXAMPLES=1 writes them anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import asyncpg
+import jsonschema_rs
+import pytest
+from pydantic import SecretStr
+
+from bench.security.edge import Edge
+from bench.security.issuer import Issuer
+from bench.security.world import World, make_world
+from gateway.simulator.sim import Simulator
+from sql.db import DatabaseSettings
+from tests.conftest import Database as Prepared
+from tests.web.conftest import TOKEN, Api, serving, settings_for
+from tests.web.examples import CALLS, ELSEWHERE, FILE, Example, ids_of, plain
+from web.app import make_app
+from web.openapi.document import document
+from web.router import POLICY, ROUTES
+from web.settings import WebSettings
+
+ISSUER = Issuer()
+RECORD = os.environ.get("RECORD_EXAMPLES") == "1"
+
+
+@pytest.fixture
+async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  # type: ignore[no-untyped-def]
+    """The API, which trusts an issuer; set up with the development token."""
+    app = make_app(
+        WebSettings(development=True, api_token=SecretStr(TOKEN), **ISSUER.settings()),
+        settings_for(gateway[0]),
+        DatabaseSettings(database_url=database.url, database_pool_size=4),
+    )
+    admin = await asyncpg.connect(database.admin_url)
+    async with serving(app) as url, aiohttp.ClientSession() as http:
+        yield Api(url, http, admin, gateway[1])
+    await admin.close()
+
+
+@pytest.fixture
+async def world(api: Api) -> World:
+    return await make_world(Edge(api.url, api.http), ISSUER, api.admin.fetch)
+
+
+def test_every_operation_has_an_example() -> None:
+    shown = {
+        f"{method.upper()} {path}"
+        for path, methods in document(ROUTES, POLICY)["paths"].items()
+        for method in methods
+    }
+    assert shown - {call.name for call in CALLS} - ELSEWHERE == set()
+    assert {call.name for call in CALLS} <= shown
+
+
+async def test_every_example_is_what_the_api_answers(api: Api, world: World, database: Prepared) -> None:
+    said = document(ROUTES, POLICY)
+    ids = await ids_of(api, world, database)
+    recorded: dict[str, Any] = {}
+    wrong = []
+    for call in CALLS:
+        answer, body = await _ask(api, world, call, ids)
+        path = call.path.partition("?")[0]
+        operation = said["paths"][call.name.split(" ")[1]][call.name.split(" ")[0].lower()]
+        wrong += [f"{call.name}: {why}" for why in _against(said, operation, answer, body)]
+        documented = [
+            (int(status), media["example"])
+            for status, response in operation["responses"].items()
+            for media in response.get("content", {}).values()
+            if "example" in media
+        ]
+        if not RECORD and [status for status, _ in documented] != [answer]:
+            wrong.append(f"{call.name}: {answer} instead of {documented}: {body}")
+        recorded[call.name] = _recorded(call, ids, answer, body, path)
+    assert wrong == []
+    if RECORD:
+        FILE.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
+
+
+def test_every_recorded_example_is_of_its_schema() -> None:
+    said = document(ROUTES, POLICY)
+    wrong = [
+        f"{method} {path} {status}: {error.message}"
+        for path, methods in said["paths"].items()
+        for method, operation in methods.items()
+        for status, response in operation["responses"].items()
+        for media in response.get("content", {}).values()
+        if "example" in media
+        for error in _validator(said, media["schema"]).iter_errors(media["example"])
+    ]
+    bodies = [
+        f"{method} {path}: {error.message}"
+        for path, methods in said["paths"].items()
+        for method, operation in methods.items()
+        for media in operation.get("requestBody", {}).get("content", {}).values()
+        if "example" in media
+        for error in _validator(said, media["schema"]).iter_errors(media["example"])
+    ]
+    assert wrong + bodies == []
+
+
+async def _ask(api: Api, world: World, call: Example, ids: dict[str, str]) -> tuple[int, Any]:
+    token = world.tokens[call.role]
+    method = call.name.split(" ")[0]
+    headers = {"Authorization": f"Bearer {token}"}
+    body = call.body
+    if body is not None:
+        body = _filled(body, ids)
+    answer = await api.call(method, call.path.format(**ids), body, **headers)
+    if call.name == "POST /v1/users" and isinstance(answer.body, dict):
+        assert answer.headers["X-Request-Id"]
+    return answer.status, answer.body
+
+
+def _filled(body: Any, ids: dict[str, str]) -> Any:
+    text = json.dumps(body)
+    for kind, id in ids.items():
+        text = text.replace("{" + kind + "}", id)
+    return json.loads(text)
+
+
+def _recorded(call: Example, ids: dict[str, str], status: int, body: Any, path: str) -> dict[str, Any]:
+    found = {"role": str(call.role), "path": call.path.format(**ids), "status": status, "answer": body}
+    if call.body:
+        found["body"] = _filled(call.body, ids)
+    shown: dict[str, Any] = plain(found, ids)
+    return shown
+
+
+def _against(said: dict[str, Any], operation: dict[str, Any], status: int, body: Any) -> list[str]:
+    response = operation["responses"].get(str(status))
+    if response is None:
+        return [f"{status} is not documented: {body}"]
+    if status >= 400:
+        return [f"an example that fails: {body}"]
+    [(kind, media)] = response["content"].items()
+    if kind != "application/json":
+        return []
+    return [error.message for error in _validator(said, media["schema"]).iter_errors(body)]
+
+
+def _validator(said: dict[str, Any], schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(
+        schema | {"components": said["components"]}, validate_formats=True
+    )
