@@ -43,7 +43,8 @@ async def test_a_replay_quarantines_nothing_twice(
         row = await desk.admin.fetchrow(
             "SELECT sum(quarantined)::int, sum(existing)::int FROM batches WHERE topic = 'wallet.debit'"
         )
-        return tuple(row)
+        assert row is not None
+        return row[0], row[1]
 
     async def existing(count: int) -> bool:
         return (await counted())[1] >= count
