@@ -48,6 +48,7 @@ def _checks(files: Sequence[str]) -> list[Check]:
         Check(
             "compose.observe.yaml", "docker-compose", [*_COMPOSE, "--file", "compose.observe.yaml", *_CONFIG]
         ),
+        Check("API description", "python", ["-m", "web.openapi", "--check"]),
         Check("event schemas", "python", ["-m", "streams.schema", "--check"]),
     ]
 

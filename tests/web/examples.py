@@ -244,6 +244,7 @@ def plain(value: Any, ids: Mapping[str, str]) -> Any:
     text = _SECRET.sub(r"\g<1>example", text)
     text = re.sub(r'("prefix": ")[0-9a-f]{16}', r"\g<1>4f9a1c07b3d2e865", text)
     text = re.sub(r'("link": ")[0-9a-f]{64}', lambda found: found[1] + "9f" * 32, text)
+    text = text.replace("127.0.0.1,", "203.0.113.7,").replace('"127.0.0.1"', '"203.0.113.7"')
     text = re.sub(r"http://127\.0\.0\.1:\d+", "https://checkout.example.com", text)
     text = re.sub(r'("request_id": ")[^"]+', r"\g<1>0199a3c4-5d6e-7f80-9a1b-2c3d4e5f6071", text)
     return json.loads(_TIME.sub("2026-04-01T09:30:00Z", text))

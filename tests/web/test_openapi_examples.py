@@ -126,7 +126,8 @@ def _filled(body: Any, ids: dict[str, str]) -> Any:
 
 
 def _recorded(call: Example, ids: dict[str, str], status: int, body: Any, path: str) -> dict[str, Any]:
-    found = {"role": str(call.role), "path": call.path.format(**ids), "status": status, "answer": body}
+    answer = "".join(body.splitlines(keepends=True)[:2]) if isinstance(body, str) else body
+    found = {"role": str(call.role), "path": call.path.format(**ids), "status": status, "answer": answer}
     if call.body:
         found["body"] = _filled(call.body, ids)
     shown: dict[str, Any] = plain(found, ids)

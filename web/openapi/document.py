@@ -341,7 +341,8 @@ def _clean(name: str, value: Any) -> Any:
     if name == "pattern" and isinstance(value, str):
         return value.removesuffix(r"(?!\n)")
     if name == "description" and isinstance(value, str):
-        return _OWN_PATH.sub("", " ".join(value.split())).strip()
+        text = _OWN_PATH.sub("", " ".join(value.split())).strip()
+        return text[:1].upper() + text[1:]
     return _plain(value)
 
 

@@ -149,7 +149,11 @@ class _Page:
                 schema = self._resolved(media["schema"])
                 if schema.get("description"):
                     parts.append(f'<p class="said">{inline(schema["description"])}</p>')
-                parts += [f"<dl>{''.join(self._rows(schema, 0, sent=False))}</dl>"]
+                rows = self._rows(schema, 0, sent=False)
+                if rows:
+                    parts.append(
+                        f"<details><summary>Fields <span>{len(rows)}</span></summary><dl>{''.join(rows)}</dl></details>"
+                    )
         return f"<h4>Returns</h4>{''.join(parts)}"
 
     def _errors(self, one: dict[str, Any]) -> str:
@@ -266,7 +270,9 @@ class _Page:
             media = next(iter(self._resolved(response)["content"].values()))
             if "example" in media:
                 parts.append(
-                    _card(f'<h5>Response</h5><b class="s">{status}</b>', _json(media["example"]), copied=True)
+                    _card(
+                        f'<h5>Response</h5><b class="s">{status}</b>', _shown(media["example"]), copied=True
+                    )
                 )
         return "".join(parts)
 
@@ -304,7 +310,7 @@ def _who(one: dict[str, Any]) -> str:
 
 
 def _path(path: str) -> str:
-    return re.sub(r"\{(\w+)\}", r"<em>{\1}</em>", escape(path)).replace("/", "/<wbr>")
+    return re.sub(r"\{(\w+)\}", r"<em>{\1}</em>", escape(path).replace("/", "/<wbr>"))
 
 
 def _card(head: str, body: str, *, copied: bool) -> str:
@@ -319,6 +325,10 @@ def _shell(text: str) -> str:
 
 
 _TOKEN: Final = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|(\b(?:true|false|null)\b|-?\d+(?:\.\d+)?)')
+
+
+def _shown(example: object) -> str:
+    return escape(example, quote=False) if isinstance(example, str) else _json(example)
 
 
 def _json(value: object) -> str:

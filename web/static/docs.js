@@ -55,7 +55,8 @@ document.addEventListener("click", async (event) => {
 });
 
 const byId = new Map(links.map((link) => [link.hash.slice(1), link]));
-const places = [...byId.keys()].map((id) => document.getElementById(id)).filter(Boolean);
+const places = [...byId.keys()].map((id) => document.getElementById(id)).filter(Boolean)
+  .sort((a, b) => (a.compareDocumentPosition(b) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1));
 let current = null;
 function mark() {
   let at = places[0];
