@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.migrations import CHECKOUT
 
-PACKAGES = ("agents", "bench", "deploy", "domain", "gateway", "sql", "streams", "tables", "web")
+PACKAGES = ("agents", "bench", "client", "deploy", "domain", "gateway", "sql", "streams", "tables", "web")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -228,8 +229,13 @@ async def test_the_heads_are_anchored_once_a_day_and_said(db: Database, tamperer
 
 
 async def test_the_command_verifies_anchors_and_exports(
-    database: Prepared, db: Database, tamperer: asyncpg.Connection, tmp_path, monkeypatch, capsys
-) -> None:  # type: ignore[no-untyped-def]
+    database: Prepared,
+    db: Database,
+    tamperer: asyncpg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setenv("DATABASE_URL", database.url)
     await fill(db)
 

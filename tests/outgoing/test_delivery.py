@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from deploy.migrations import CHECKOUT
 from domain import outgoing as rules
 from domain.outgoing import RETRY_S, show_secret
 from sql import outgoing
@@ -379,3 +380,5 @@ async def test_old_deliveries_are_forgotten_and_their_numbers_are_not(desk: Desk
 def test_every_kind_that_the_core_keeps_is_documented_to_receivers() -> None:
     statuses = {"created", "failed", "expired", "verified", "held", "rejected", "mismatch", "refunded"}
     assert {f"payment_{name}" for name in statuses} <= rules.EVENT_KINDS.keys()
+    page = (CHECKOUT / "docs" / "webhooks.md").read_text()
+    assert all(f"| `{kind}` | {meaning} |" in page for kind, meaning in rules.EVENT_KINDS.items())

@@ -1,7 +1,6 @@
 """Webhook endpoints over the API: what owners make, see and may do; no secret is ever shown twice."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,8 +17,8 @@ __all__ = ["api", "gateway"]
 
 
 @pytest.fixture
-async def owner(api: Api) -> AsyncIterator[str]:
-    yield await api.user()
+async def owner(api: Api) -> str:
+    return await api.user()
 
 
 async def make(api: Api, owner: str, url: str = "https://example.com/hook", **more: Any) -> dict[str, Any]:

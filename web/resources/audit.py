@@ -117,7 +117,7 @@ async def _stream(
     """Page by page, so that neither we nor the client needs to hold it all. Errors: Problem 400; Unavailable."""
     query = read_query(request, AuditFilter)
     pages = audit.read_all(request.app[SERVICES].db, _wanted(query, None))
-    first = await anext(pages, [])
+    first: list[Entry] = await anext(pages, [])
     response = web.StreamResponse(
         headers={
             "Content-Type": f"{media_type}; charset=utf-8",
