@@ -37,6 +37,7 @@ ALWAYS: Final = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Server": "CommDesk",
 }
 """Unless a handler says otherwise."""
 HSTS: Final = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
