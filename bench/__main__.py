@@ -7,11 +7,39 @@ from typing import Any
 
 import uvloop
 
-from bench import gateway_faults, payments, peers, skew, stages, usage, wallet_10m, webhooks
+from bench import (
+    api,
+    gateway_faults,
+    growth,
+    months,
+    payments,
+    peers,
+    skew,
+    stages,
+    usage,
+    wallet_10m,
+    webhooks,
+    windows,
+)
 from bench.frame import NotFair, say
 from bench.others import LEDGER, TRANSPORT
 
-_ALL = (payments, stages, usage, webhooks, wallet_10m, gateway_faults, peers, skew, LEDGER, TRANSPORT)
+_ALL = (
+    payments,
+    stages,
+    usage,
+    webhooks,
+    wallet_10m,
+    gateway_faults,
+    peers,
+    api,
+    windows,
+    growth,
+    months,
+    skew,
+    LEDGER,
+    TRANSPORT,
+)
 _BENCHES: dict[str, Any] = {bench.NAME: bench for bench in _ALL}
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,11 +71,10 @@ def _cpu_s() -> float:
 
 async def publish(client: Any, streams: list[str], events: int) -> dict[str, float]:
     """Batches of the same size and content as everybody's, stream by stream in turn, each confirmed."""
-    from rbfly.streams import PublisherBatchFast
-
+    batches = import_module("rbfly.streams").PublisherBatchFast
     async with AsyncExitStack() as stack:
         publishers = [
-            await stack.enter_async_context(client.publisher(stream, name=f"b{os.getpid()}", cls=PublisherBatchFast))
+            await stack.enter_async_context(client.publisher(stream, name=f"b{os.getpid()}", cls=batches))
             for stream in streams
         ]  # fmt: skip
         began, cpu = time.perf_counter(), _cpu_s()
@@ -91,14 +91,13 @@ async def publish(client: Any, streams: list[str], events: int) -> dict[str, flo
 
 async def consume(client: Any, streams: list[str], events: int) -> dict[str, float]:
     """Every stream from its beginning, bodies counted, until there were so many."""
-    from rbfly.streams import Offset
-
+    first = import_module("rbfly.streams").Offset.FIRST
     seen, began, cpu = 0, 0.0, 0.0
     done = asyncio.Event()
 
     async def count(stream: str) -> None:
         nonlocal seen, began, cpu
-        async for _ in client.subscribe(stream, offset=Offset.FIRST):
+        async for _ in client.subscribe(stream, offset=first):
             if not seen:
                 began, cpu = time.perf_counter(), _cpu_s()
             seen += 1
@@ -114,8 +113,7 @@ async def consume(client: Any, streams: list[str], events: int) -> dict[str, flo
 
 
 async def _main(case: str, url: str, events: int, streams: list[str]) -> None:
-    from rbfly.streams import streams_client
-
+    streams_client = import_module("rbfly.streams").streams_client
     work = {"publish": publish, "consume": consume}[case]
     print(json.dumps(await work(streams_client(url), streams, events)), flush=True)
     os._exit(0)

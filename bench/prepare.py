@@ -36,10 +36,12 @@ def order_id(number: int) -> str:
     return f"bench_{number:08d}"
 
 
-async def prepare(admin_url: str, *, wallets: int, orders: int = 0, seed: int = 1) -> World:
-    """Fill an empty migrated database, as its superuser. Errors: what the database says."""
+async def prepare(
+    admin_url: str, *, wallets: int, orders: int = 0, seed: int = 1, uniform: bool = False
+) -> World:
+    """Fill an empty migrated database, as its superuser; `uniform` draws every wallet alike. Errors: what the database says."""
     at = datetime.now(UTC).replace(microsecond=0)
-    ranks = zipf(seed, wallets, orders)
+    ranks = zipf(seed, wallets, orders, exponent=0.0 if uniform else 1.1)
     async with bulk(admin_url) as db:
         await db.run(_Q["begin"])
         await db.run(_Q["make_people"], wallets)

@@ -161,13 +161,17 @@ class Line:
             )
 
         await self._meter.take("inbox", accept())
-        await self._meter.take("relay", self._relay.once())
+        await self.relay()
         for topic in _TOPICS[:2]:
             await self._drain(topic)
         while await self._meter.take("verify", self._verifier.once(limit=200)):
             pass
         for topic in _TOPICS[2:]:
             await self._drain(topic)
+
+    async def relay(self) -> None:
+        """What waits in inboxes and outbox goes out."""
+        await self._meter.take("relay", self._relay.once())
 
     async def _drain(self, topic: str) -> None:
         for (named, number), records in list(self.streams.waiting.items()):
