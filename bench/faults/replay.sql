@@ -47,7 +47,7 @@ SELECT md5((to_jsonb(r) - '{updated_at}'::text[])::text) AS digest FROM payment_
 SELECT md5((to_jsonb(r) - '{updated_at,next_at,leased_until,attempt,deferrals}'::text[])::text) AS digest FROM refunds r;
 
 -- name: invoices()
-SELECT md5((to_jsonb(r) - '{updated_at}'::text[])::text) AS digest FROM invoices r;
+SELECT md5((to_jsonb(r) - '{rendered_at,storage_key,render_attempt,render_after,render_error}'::text[])::text) AS digest FROM invoices r;
 
 -- name: journal_entries()
 SELECT md5((to_jsonb(r))::text) AS digest FROM journal_entries r;

@@ -281,6 +281,10 @@ class SimulatedWire:
     async def request(self, what: str, asked: Awaitable[Any]) -> Any:
         return await asked
 
+    async def partitions(self, topic: str) -> list[str]:
+        self._check()
+        return [stream for stream in self._broker.logs if stream.rpartition("-")[0] == topic]
+
     async def stats(self, stream: str) -> Stats:
         self._check()
         return self._broker.logs[stream].stats
