@@ -153,24 +153,35 @@ async def test_a_broker_that_answers_nothing_is_not_up(database: Any) -> None:
         watching._drop()
 
 
-async def test_a_refund_that_waits_for_its_time_is_not_late(database: Any, broker: Any) -> None:
+async def test_a_refund_that_the_gateway_has_is_late_after_its_time_one_that_it_has_not_since_it_was_made(
+    database: Any,
+) -> None:
     admin = await asyncpg.connect(database.admin_url)
     await admin.execute("SET session_replication_role = replica")
     await admin.execute(
         """
         INSERT INTO refunds (id, refund_id, payment_id, wallet_id, amount, policy, status, requested_by,
                              idempotency_key, next_at, created_at)
-          SELECT gen_random_uuid(), 'r' || n, gen_random_uuid(), gen_random_uuid(), 100, 'PRO_RATA', 'pending', 'asha',
-                 'k' || n, now() + at, now() - interval '3 days'
-            FROM (VALUES (1, interval '-10 seconds'), (2, interval '1 hour'), (3, interval 'infinity')) x (n, at)
+          SELECT gen_random_uuid(), 'r' || n, gen_random_uuid(), gen_random_uuid(), 100, 'PRO_RATA', status, 'asha',
+                 'k' || n, now() + at, now() - interval '1 hour'
+            FROM (VALUES (1, 'pending', interval '-10 seconds'), (2, 'pending', interval '1 hour'),
+                         (3, 'done', interval 'infinity'), (4, 'due', interval '5 minutes')) x (n, status, at)
         """
     )
     async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
-        found = await sql_monitor.measure(db, since=UUID(int=0), until=UUID(int=0), after_quarantined=0)
+
+        async def waiting() -> tuple[int, float]:
+            found = await sql_monitor.measure(db, since=UUID(int=0), until=UUID(int=0), after_quarantined=0)
+            return found.waits["refunds"]
+
+        count, oldest_s = await waiting()
+        assert count == 2
+        assert 3590 < oldest_s < 3700, "it was to be carried an hour ago, whatever pauses there were"
+        await admin.execute("UPDATE refunds SET status = 'pending' WHERE status = 'due'")
+        count, oldest_s = await waiting()
+        assert count == 1
+        assert 9 < oldest_s < 60, "made an hour ago, and asked about when its time came"
     await admin.close()
-    waiting, oldest_s = found.waits["refunds"]
-    assert waiting == 1
-    assert 9 < oldest_s < 60
 
 
 async def test_without_the_broker_its_numbers_are_gone_and_the_rest_stay(database: Any) -> None:
