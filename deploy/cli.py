@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     verify.set_defaults(action=commands.verify)
 
     psql = add("psql", help="a psql session on the running stack; further arguments are psql's")
-    psql.add_argument("--role", default="readonly", choices=["readonly", "app", "migrator", "admin"])
+    psql.add_argument(
+        "--role", default="readonly", choices=["readonly", "operator", "web", "worker", "migrator", "admin"]
+    )
     psql.set_defaults(action=commands.psql)
 
     reconcile = add(

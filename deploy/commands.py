@@ -18,7 +18,9 @@ from deploy.migrations import CHECKOUT
 
 _ROLE_URLS = {
     "readonly": "DATABASE_READONLY_URL",
-    "app": "DATABASE_URL",
+    "operator": "DATABASE_URL",
+    "web": "DATABASE_WEB_URL",
+    "worker": "DATABASE_WORKER_URL",
     "migrator": "DATABASE_DIRECT_URL",
     "admin": "DATABASE_ADMIN_URL",
 }

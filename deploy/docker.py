@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.broker import USERS, VHOST
 from deploy.local.ports import HOST, Ports
-from deploy.local.postgres import DATABASE, SUPERUSER, database_url
+from deploy.local.postgres import DATABASE, PASSWORDS, SUPERUSER, database_url
 from deploy.local.process import ServerError, run
 from deploy.local.secrets_file import Secrets, write_private
 from deploy.local.stack import LOCAL
@@ -15,7 +15,6 @@ from deploy.migrations import CHECKOUT
 from deploy.provision import prepare_broker
 
 _SERVERS = ("postgres", "rabbitmq", "valkey")
-_DATABASE_USERS = ("core_app", "core_migrator", "core_readonly")
 
 
 async def servers(*, fresh: bool, report: Callable[[str], None]) -> dict[str, str]:
@@ -26,10 +25,9 @@ async def servers(*, fresh: bool, report: Callable[[str], None]) -> dict[str, st
     directory = LOCAL / "docker"
     ports, secrets = Ports(directory / "ports.json"), Secrets(directory / "secrets.json")
     port = {name: ports.take(name) for name in ("postgres", "stream", "management", "valkey")}
-    passwords = {
-        user: secrets.get(user) for user in (*_DATABASE_USERS, *USERS, SUPERUSER, "core_root", "redis")
-    }
+    passwords = {user: secrets.get(user) for user in (*PASSWORDS, *USERS, SUPERUSER, "core_root", "redis")}
     settings = {f"{name.upper()}_PASSWORD": password for name, password in passwords.items()}
+    settings |= {variable: passwords[user] for user, variable in PASSWORDS.items()}
     settings |= {f"{name.upper()}_PORT": str(number) for name, number in port.items()}
     settings["STREAM_ADVERTISED_HOST"] = HOST
     write_private(directory / "compose.env", "".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -55,7 +53,9 @@ def _urls(port: Mapping[str, int], passwords: Mapping[str, str]) -> dict[str, st
         return f"rabbitmq-stream://{user}:{passwords[user]}@{HOST}:{port['stream']}/{VHOST}"
 
     return {
-        "DATABASE_URL": database("core_app"),
+        "DATABASE_URL": database("core_operator"),
+        "DATABASE_WEB_URL": database("core_web"),
+        "DATABASE_WORKER_URL": database("core_worker"),
         "DATABASE_DIRECT_URL": database("core_migrator"),
         "DATABASE_READONLY_URL": database("core_readonly"),
         "DATABASE_ADMIN_URL": database(SUPERUSER, "postgres"),

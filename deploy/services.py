@@ -15,10 +15,27 @@ _HEALTHY_AFTER_S = 30.0
 _STOP_DEADLINE_S = 10.0
 
 
+_OWN_DATABASE_URL = {"web": "DATABASE_WEB_URL", "agents": "DATABASE_WORKER_URL"}
+"""Our processes that log in to PostgreSQL, each as its own role where its URL is known."""
+
+
 def python(name: str, arguments: Sequence[str], environment: Mapping[str, str], logs: Path) -> Process:
     """A child that runs `python -m ARGUMENTS` of this environment in the checkout; not started yet."""
     command = [sys.executable, "-m", *arguments]
+    if arguments[0] in _OWN_DATABASE_URL:
+        environment = _as_itself(arguments[0], environment)
     return Process(name, command, log=logs / f"{name}.log", env=environment, cwd=CHECKOUT)
+
+
+def _as_itself(module: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with this process's DATABASE_URL and nobody else's."""
+    url = environment.get(_OWN_DATABASE_URL[module]) or environment.get("DATABASE_URL")
+    others = {
+        name: value
+        for name, value in environment.items()
+        if not (name.startswith("DATABASE_") and name.endswith("_URL"))
+    }
+    return others if url is None else {**others, "DATABASE_URL": url}
 
 
 class Keeper:

@@ -261,7 +261,7 @@ SELECT t.name AS table_name, coalesce(g.tgname, 'missing trigger') AS what, coal
  WHERE g.tgname IS NULL OR g.tgenabled NOT IN ('O', 'A')
 UNION ALL
 SELECT t.tablename, r.name || ' may ' || v.verb, '-'
-  FROM pg_tables t CROSS JOIN (VALUES ('core_app'), ('core_readonly')) AS r (name)
+  FROM pg_tables t CROSS JOIN (VALUES ('core_app'), ('core_web'), ('core_worker'), ('core_operator'), ('core_readonly')) AS r (name)
  CROSS JOIN (VALUES ('INSERT'), ('UPDATE'), ('DELETE'), ('TRUNCATE')) AS v (verb)
  WHERE t.schemaname = 'public' AND has_table_privilege(r.name, format('%I.%I', t.schemaname, t.tablename), v.verb)
  LIMIT 20;

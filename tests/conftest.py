@@ -38,10 +38,13 @@ class Database:
     """A migrated database of one test: its URL by role."""
 
     name: str
-    url: str  # core_app: what web and workers use
+    url: str  # core_app: whoever plays several programs at once
     direct_url: str  # core_migrator
     readonly_url: str
     admin_url: str  # the superuser, to tamper with what no role of ours may
+    web_url: str  # core_web
+    worker_url: str  # core_worker
+    operator_url: str  # core_operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,9 @@ class Servers:
     def postgres(self) -> Postgres:
         """The running PostgreSQL (not durable)."""
         if self._postgres is None:
-            self._postgres = Postgres(home(LOCAL), name=f"{self.directory.name}-postgres", fast=True)
+            self._postgres = Postgres(
+                home(LOCAL), name=f"{self.directory.name}-postgres", fast=True, for_tests=True
+            )
             if self._owned:
                 _complete(self._postgres.start())
             else:
@@ -171,7 +176,15 @@ async def fresh_database(postgres: Postgres, template: str) -> AsyncIterator[Dat
     """A database cloned from the migrated template, dropped in the end."""
     name = f"test_{uuid4().hex}"
     await postgres.create_database(name, template=template)
-    roles = ("core_app", "core_migrator", "core_readonly", SUPERUSER)
+    roles = (
+        "core_app",
+        "core_migrator",
+        "core_readonly",
+        SUPERUSER,
+        "core_web",
+        "core_worker",
+        "core_operator",
+    )
     yield Database(name, *(postgres.url(role, name) for role in roles))
     await postgres.drop_database(name)
 

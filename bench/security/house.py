@@ -179,8 +179,8 @@ async def private(directory: Path, say: Say) -> AsyncIterator[House]:
         broker = await stack.enter_async_context(private_rabbitmq())
         valkey = await stack.enter_async_context(private_valkey())
         servers = Servers(
-            web_database_url=postgres.url("core_app"),
-            worker_database_url=postgres.url("core_app"),
+            web_database_url=postgres.url("core_web"),
+            worker_database_url=postgres.url("core_worker"),
             admin_database_url=postgres.url(SUPERUSER, DATABASE),
             redis_url=valkey.url,
             valkey=valkey,

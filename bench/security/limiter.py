@@ -21,10 +21,10 @@ from bench.security.edge import caller
 from bench.security.house import House
 from bench.security.tokens import PATH
 
-CUSTOMER: Final = 60
-ADDRESS: Final = 90
-FAILURES: Final = 50
-TIMES: Final = 4
+CUSTOMER: Final = 200
+ADDRESS: Final = 240
+FAILURES: Final = 120
+TIMES: Final = 2
 """How often the limit each attempt asks."""
 AT_ONCE: Final = 24
 PROXY: Final = "127.0.0.90"
@@ -121,7 +121,7 @@ class Limiter:
         await self._attempts(", no Valkey")
         await self._money_stays()
         await valkey.start()
-        for url in self._urls:
+        for url in (*self._urls, self._house.url):
             await self._knows_valkey(url)
         through += await self._count(one, TIMES * CUSTOMER, address)
         self.figures.ratios["one customer, Valkey killed, and back with nothing"] = through / CUSTOMER

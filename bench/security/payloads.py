@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -141,10 +141,8 @@ def path_of_but(route: Route, part: str, text: str, ids: Mapping[str, str]) -> s
 
 
 def _marked(given: str, figures: Figures, tagged: bool) -> str:
-    if not tagged:
-        return given
     tag = f"inj{len(figures.sent):06d}x"
-    text = figures.sent[tag] = tag + given
+    text = figures.sent[tag] = tag + given if tagged else given
     return text
 
 
@@ -174,12 +172,12 @@ async def _send(edge: Edge, world: World, made: Try, figures: Figures) -> None:
         figures.wrong.append(f"{where}: {answer.status} {answer.code}")
     if took_s > SLEPT_S:
         figures.wrong.append(f"{where}: took {took_s:.1f} s")
-    if wrong := reflected(answer, made):
+    if wrong := reflected(answer, made, figures.sent.values()):
         figures.wrong.append(f"{where}: {wrong}")
 
 
-def reflected(answer: Answer, made: Try) -> str | None:
-    """What is wrong with how the answer speaks of the text."""
+def reflected(answer: Answer, made: Try, sent: Collection[str] = ()) -> str | None:
+    """What is wrong with how the answer speaks of the text. `sent` are all texts that went to the API."""
     kind = answer.headers.get("Content-Type", "")
     if made.text in answer.raw.decode("utf-8", "replace") and "html" in kind:
         return "stands in a page"
@@ -187,7 +185,7 @@ def reflected(answer: Answer, made: Try) -> str | None:
         return "an answer whose type a browser may guess"
     if answer.status < 300 and isinstance(answer.body, dict):
         same = answer.body.get(made.where)
-        if isinstance(same, str) and same != made.text:
+        if isinstance(same, str) and same not in {made.text, *sent}:  # or what another wrote there meanwhile
             return f"given back as {same!r:.60}"
     return None
 

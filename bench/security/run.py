@@ -132,6 +132,7 @@ async def attack(house: House, seed: int, tell: Tell, size: Size) -> Report:
         report.wrong += [f"leaked: {mark[:12]}… in {where}" for where, mark in flown.leaks]
         report.wrong += [f"heard nothing: {name}" for name in flown.silent] + flown.wrong
         report.figures["canary_leaks"] = len(flown.leaks)
+    report.wrong += await _strangers(house)
     names = [name for name in ("web", "worker") if name in house.processes]
     report.wrong += payloads.check_logs(house.logs(), names)
     tell("judging")
@@ -150,6 +151,23 @@ async def attack(house: House, seed: int, tell: Tell, size: Size) -> Report:
         "wrong": report.wrong,
     }
     return report
+
+
+_LOGINS: Final = """
+SELECT DISTINCT usename::text AS role FROM pg_stat_activity
+ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+
+
+async def _strangers(house: House) -> list[str]:
+    """Who is connected to the database, and is not one of our programs as itself."""
+    expected = {"core_web", *(["core_worker"] if house.servers.stream_url else [])}
+    found = {row["role"] for row in await house.rows(_LOGINS)}
+    return (
+        []
+        if expected <= found <= expected | {"postgres"}
+        else [f"connected to the database: {sorted(found)}"]
+    )
 
 
 def _forges(house: House) -> tuple[Forge, Genuine]:

@@ -123,10 +123,14 @@ async def _owner(edge: Edge, issuer: Issuer, rows: Rows, name: str) -> tuple[Thi
         role: await _approval(rows, principal, role, wallet)
         for role, principal in ((Role.CUSTOMER, f"user/{user}"), (Role.SERVICE, f"service/{name}"))
     }
+    posted = await rows(
+        "SELECT id FROM wallet_transactions WHERE wallet_id = $1 ORDER BY seq LIMIT 1", UUID(wallet)
+    )
     ids = {
         "user": user,
         "wallet": wallet,
         "hold": str(hold),
+        "transaction": str(posted[0]["id"]),
         "payment": str(payment),
         "refund": str(refund),
         "invoice": str(invoice),

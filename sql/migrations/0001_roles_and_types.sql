@@ -2,7 +2,7 @@
 -- Who may do what, and the words every later table uses.
 --
 -- core_owner    owns every object and cannot log in, so nobody can disable its triggers by accident
--- core_app      what the web process and the workers log in as: SELECT, and EXECUTE on the functions
+-- core_app      all that our programs together may, SELECT and EXECUTE on functions: the tests' login; 0090 has each program's own
 -- core_readonly SELECT only: dashboards, verification, support
 DO $$
 BEGIN

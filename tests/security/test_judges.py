@@ -55,11 +55,11 @@ class StandIn:
     async def take(self, request: web.Request) -> web.Response:
         raw = await request.read()
         verdict = signature.verify(raw, request.headers, [FORGE.secret, FORGE.older], FORGE.now_ms)
-        if self.checks and not verdict.ok:
+        if self.checks and (signature.refused_unread(request.headers) or not verdict.ok):
             return web.Response(status=401)
         try:
             known = json.loads(raw)["data"]["payment"]["cf_payment_id"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return web.Response(status=200)
         if self.once and any(row["id"] == known for row in self.stored):
             return web.Response(status=200)
@@ -94,7 +94,7 @@ async def test_a_door_that_checks_signatures_alone_is_told_from_one_that_does_no
     judged = await attacked(StandIn())
     named = [line for line in judged.wrong if line.startswith("accepted")]
     # A signature that is good is all that this stand-in asks: it reads what the gateway would never send.
-    assert all("well signed" in line for line in named), named
+    assert all("well signed" in line or "no version" in line for line in named), named
 
 
 async def test_a_replay_that_makes_a_second_row_is_found() -> None:

@@ -23,7 +23,7 @@ async def test_nothing_that_is_forged_gets_in_and_nothing_that_is_secret_gets_ou
 ) -> None:
     said: list[str] = []
     async with private_valkey() as valkey:
-        servers = Servers(database.url, database.admin_url, valkey.url, valkey)
+        servers = Servers(database.web_url, database.admin_url, valkey.url, valkey)
         async with running(servers, tmp_path / "house") as house:
             report = await attack(house, 1, said.append, SMALL)
     print(report.figures)
