@@ -329,7 +329,7 @@ async def run(options: argparse.Namespace) -> int:
                 rig.environment["WEB_URL"],
                 rig.environment["API_TOKEN"],
                 rig.environment["SIMULATOR_URL"],
-                rig.environment["DATABASE_URL"],
+                rig.environment["DATABASE_WEB_URL"],
                 rig.admin_url,
                 rig.environment["DATABASE_READONLY_URL"],
                 rig.partitions,

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from bench.frame import machine
 from bench.security import canaries, payloads, pressure, rbac, tokens, webhooks
@@ -59,12 +58,12 @@ async def attack(house: House, seed: int, tell: Tell, size: Size) -> Report:
     began = time.monotonic()
     about = machine()
     report = Report({"seed": seed})
-    forge, genuine = _forges(house)
+    forge, genuine = _forges(house, seed)
     vectors = _vectors(forge, house, seed, slow_too=size.slow_vectors)
     five_hundreds = 0
     async with caller(house.url, address=ADDRESSES["rbac"]) as edge:
         world = await make_world(edge, house.issuer, house.rows)
-        key = await make_service(edge, house.issuer, f"canary-{uuid4().hex[:8]}")
+        key = await make_service(edge, house.issuer, "canary")
         if size.matrix:
             tell("the matrix of routes, roles and objects")
             await rbac.settled(house.rows)
@@ -170,11 +169,11 @@ async def _strangers(house: House) -> list[str]:
     )
 
 
-def _forges(house: House) -> tuple[Forge, Genuine]:
+def _forges(house: House, seed: int) -> tuple[Forge, Genuine]:
     secret, older = (text.encode() for text in house.webhook_secrets)
     now_ms = time.time_ns() // 1_000_000
-    genuine = Genuine(house.url, Forge(secret, older, now_ms, f"g{uuid4().hex[:6]}"))
-    return Forge(secret, older, now_ms, f"f{uuid4().hex[:6]}"), genuine
+    genuine = Genuine(house.url, Forge(secret, older, now_ms, f"g{seed}"))
+    return Forge(secret, older, now_ms, f"f{seed}"), genuine
 
 
 def _vectors(forge: Forge, house: House, seed: int, *, slow_too: bool) -> list[Vector]:
