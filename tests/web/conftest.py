@@ -172,7 +172,7 @@ async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  
     app = make_app(
         WebSettings(development=True, api_token=SecretStr(TOKEN)),
         settings_for(gateway_url),
-        DatabaseSettings(database_url=database.url, database_pool_size=4),
+        DatabaseSettings(database_url=database.web_url, database_pool_size=4),
     )
     admin = await asyncpg.connect(database.admin_url)
     async with serving(app) as url, aiohttp.ClientSession() as http:

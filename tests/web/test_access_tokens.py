@@ -34,7 +34,7 @@ async def api(  # type: ignore[no-untyped-def]
     app = make_app(
         WebSettings(api_token=SecretStr(TOKEN), access_cache_s=0, **issuer.settings()),
         settings_for(gateway[0]),
-        DatabaseSettings(database_url=database.url, database_pool_size=4),
+        DatabaseSettings(database_url=database.web_url, database_pool_size=4),
     )
     admin = await asyncpg.connect(database.admin_url)
     async with serving(app) as url, aiohttp.ClientSession() as http:

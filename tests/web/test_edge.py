@@ -31,7 +31,7 @@ async def test_without_a_token_set_nobody_has_one(database, gateway) -> None:  #
     app = make_app(
         WebSettings(development=True, api_token=SecretStr("")),
         settings_for(gateway[0]),
-        DatabaseSettings(database_url=database.url),
+        DatabaseSettings(database_url=database.web_url),
     )
     async with serving(app) as url, aiohttp.ClientSession() as http:
         for header in ("", "Bearer ", "Bearer"):

@@ -46,7 +46,7 @@ def opened(database, gateway, valkey: Valkey) -> Opened:  # type: ignore[no-unty
                 **settings,
             ),
             settings_for(gateway[0]).model_copy(update={"redis_url": SecretStr(valkey.url)}),
-            DatabaseSettings(database_url=database.url, database_pool_size=4),
+            DatabaseSettings(database_url=database.web_url, database_pool_size=4),
         )
         admin = await asyncpg.connect(database.admin_url)
         async with serving(app) as url, aiohttp.ClientSession() as http:

@@ -346,7 +346,7 @@ async def test_when_the_database_stands_still_a_queue_does_not_grow_and_the_answ
 
 async def test_the_wait_is_that_of_the_first_in_the_queue_and_none_when_nobody_waits(database) -> None:  # type: ignore[no-untyped-def]
     async with await Database.connect(
-        DatabaseSettings(database_url=database.url, database_pool_size=1)
+        DatabaseSettings(database_url=database.web_url, database_pool_size=1)
     ) as db:
         assert db.waited_s() == 0
         busy = [asyncio.create_task(db.rows("SELECT pg_sleep(0.4)")) for _ in range(2)]

@@ -41,7 +41,7 @@ async def credited(api: Api, database: Prepared, price_paise: int = 50_000) -> t
         analytics_partition=0,
         extra={"payment_id": payment, "invoice_partition": 0, "notify_partition": 0, "status_partition": 0},
     )
-    async with await Database.connect(DatabaseSettings(database_url=database.url)) as db:
+    async with await Database.connect(DatabaseSettings(database_url=database.web_url)) as db:
         assert (await ledger.call(db, 0, command)).outcome == "posted"
     return payment, wallet
 

@@ -37,7 +37,7 @@ async def api(  # type: ignore[no-untyped-def]
     app = make_app(
         WebSettings(development=True, api_token=SecretStr(TOKEN)),
         settings_for(url).model_copy(update={"redis_url": SecretStr(valkey.url)}),
-        DatabaseSettings(database_url=database.url),
+        DatabaseSettings(database_url=database.web_url),
     )
     async with serving(app) as address, aiohttp.ClientSession() as http:
         yield Api(address, http, None, simulator)  # type: ignore[arg-type]
