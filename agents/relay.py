@@ -9,7 +9,7 @@ Out    webhook.processing (Inbox), wallet.debit (UsageBatch, signed by the core)
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -30,6 +30,8 @@ POLL_S: Final = (0.01, 0.1)
 """Pause after a round: after one that found something eight times what it took, growing while idle; within these."""
 REST: Final = 8.0
 STALE_S: Final = 30.0
+BACK_S: Final = 1.0
+"""As STALE_S, of a broker that has just come back."""
 STOP_S: Final = 1.0
 LIMIT: Final = 1000
 PER_MESSAGE: Final = 200
@@ -38,8 +40,11 @@ PER_MESSAGE: Final = 200
 class Relay:
     """One per worker; two never take the same row at once."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, *, up: Callable[[], bool] = lambda: True) -> None:
+        """`up`: whether there is a broker to publish to."""
         self._core = core
+        self._up = up
+        self._was_away = False
         self._session = str(uuid7())
         self._seq: defaultdict[int, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
         self._round = asyncio.Lock()
@@ -52,7 +57,7 @@ class Relay:
             began = asyncio.get_running_loop().time()
             try:
                 async with self._round:
-                    busy = 0 if self._stopping else await self.once()
+                    busy = 0 if self._stopping else await self._round_of()
             except errors.Unavailable as error:
                 log.warning("the relay waits for the database", error=str(error))
                 busy = 0
@@ -61,6 +66,15 @@ class Relay:
             pause_s = min(max(POLL_S[0], REST * took_s) if busy else 1.3 * pause_s, POLL_S[1])
             if busy < LIMIT:
                 await asyncio.sleep(pause_s)
+
+    async def _round_of(self) -> int:
+        """A round, if the broker is there. What was published shortly before it went, and has no outcome, goes again at once."""
+        if not self._up():
+            self._was_away = True
+            return 0
+        busy = await self.once(stale_s=BACK_S if self._was_away else STALE_S)
+        self._was_away = self._was_away and busy == LIMIT
+        return busy
 
     async def stop(self, deadline_s: float = STOP_S) -> None:
         """Take nothing more, and wait for what was taken to be published: a row that is taken by a worker on its way out
@@ -81,13 +95,16 @@ class Relay:
             except errors.Unavailable as error:
                 log.warning("closing waits for the database", error=str(error))
 
-    async def once(self) -> int:
-        """Publish one round; returns the largest number of rows of one kind. Errors: Unavailable."""
-        taken = await asyncio.gather(self._webhooks(), self._usage(), self._outbox())
+    async def once(self, *, stale_s: float = STALE_S) -> int:
+        """Publish one round, and again what has had no outcome for `stale_s`; returns the largest number of rows of one kind.
+
+        Errors: Unavailable.
+        """
+        taken = await asyncio.gather(self._webhooks(stale_s), self._usage(stale_s), self._outbox(stale_s))
         return max(taken)
 
-    async def _webhooks(self) -> int:
-        rows = await webhooks.take_webhooks(self._core.db, limit=LIMIT, stale_s=STALE_S)
+    async def _webhooks(self, stale_s: float) -> int:
+        rows = await webhooks.take_webhooks(self._core.db, limit=LIMIT, stale_s=stale_s)
         by_partition: defaultdict[int, list[ev.WebhookReceived]] = defaultdict(list)
         for row in rows:
             event = ev.WebhookReceived(
@@ -117,8 +134,8 @@ class Relay:
             )
         return len(rows)
 
-    async def _usage(self) -> int:
-        rows = await relay.take_usage(self._core.db, limit=LIMIT, stale_s=STALE_S)
+    async def _usage(self, stale_s: float) -> int:
+        rows = await relay.take_usage(self._core.db, limit=LIMIT, stale_s=stale_s)
         if not rows:
             return 0
         secret = await self._core.secrets.of(CORE)
@@ -157,8 +174,8 @@ class Relay:
                 outgoing.append(Outgoing("wallet.debit", partition, part[0].key, value, headers))
         return outgoing
 
-    async def _outbox(self) -> int:
-        unsent = await relay.sweep_outbox(self._core.db, self._core.group, limit=LIMIT, stale_s=STALE_S)
+    async def _outbox(self, stale_s: float) -> int:
+        unsent = await relay.sweep_outbox(self._core.db, self._core.group, limit=LIMIT, stale_s=stale_s)
         outgoing = []
         for item in unsent:
             p, s = item.producer, item.slice

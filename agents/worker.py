@@ -103,7 +103,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         longer = LINGERS.get(queue.topic, 1.0)
         _declare(app, queue, concurrency, linger_s=settings.stream_linger_s * longer, rest=REST * longer)
 
-    relay = Relay(core)
+    relay = Relay(core, up=lambda: writer.up)
 
     async def leave() -> None:
         await relay.stop()

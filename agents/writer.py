@@ -46,6 +46,11 @@ class StreamWriter:
             except (OSError, TimeoutError, Refused) as error:
                 log.warning("left to the sweeper", stream=stream, messages=len(messages), why=str(error))
 
+    @property
+    def up(self) -> bool:
+        """Whether the broker is there, as far as we know; not before the first message has asked for it."""
+        return self._link.up or not self._started
+
     async def _ready(self) -> None:
         async with self._starting:
             if not self._started:

@@ -1,4 +1,4 @@
-"""A worker on its way out takes nothing from the inboxes that it can publish no more."""
+"""A worker that cannot publish, on its way out or without a broker, takes nothing from the inboxes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -57,3 +57,37 @@ async def test_a_relay_that_is_stopped_publishes_what_it_took_and_takes_no_more(
     await until(taken)
     another.cancel()
     await asyncio.gather(another, return_exceptions=True)
+
+
+async def test_without_a_broker_nothing_is_taken_and_what_went_with_it_goes_again_at_once(desk: Desk) -> None:
+    wallet = await desk.wallet(1000)
+    writer: Any = Slow()
+    writer.go.set()
+    desk.core.writer = writer
+    there = True
+    running = asyncio.create_task(Relay(desk.core, up=lambda: there).run())
+    await desk.charge(wallet, 1)
+
+    def debits() -> list[Outgoing]:
+        return [message for message in writer.sent if message.topic == "wallet.debit"]
+
+    async def sent(count: int) -> bool:
+        return len(debits()) >= count
+
+    await until(lambda: sent(1))
+    there = False
+    await asyncio.sleep(0.3)
+    await desk.charge(wallet, 1, start=1)
+    await asyncio.sleep(0.5)
+    waiting = "SELECT event_id FROM usage_metering WHERE published_at IS NULL"
+    assert await desk.admin.fetchval(waiting) == "e1"
+    assert len(debits()) == 1
+    await asyncio.sleep(0.5)
+
+    there = True
+    async with asyncio.timeout(5):
+        await until(lambda: sent(2))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    again = b"".join(message.value for message in debits()[1:])
+    assert all(f'"id":"e{n}"'.encode() in again for n in range(2)), "the first one's outcome never came"
