@@ -23,7 +23,7 @@ from deploy.observability import watch
 from deploy.observability.watch import Alert, Job
 
 POLL_S: Final = 0.25
-GRACE_S: Final = 8.0
+GRACE_S: Final = 12.0
 """From a recovery until what it was recovered from has been measured, scraped, and waited for by its rule."""
 PROCESS_S: Final = 0.5
 PATIENT_S: Final = 4.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -38,11 +39,11 @@ async def poison(scene: Scene, source: random.Random) -> AsyncIterator[str]:
     while not (await scene.load.web.post("/v1/usage", {"events": [event]})).ok:
         await asyncio.sleep(0.3)
     scene.load.log.tell([use.id], Told.ACKNOWLEDGED)
-    async with asyncio.timeout(DEAD_WITHIN_S):
-        while not await _surely(scene, "dead_events"):
-            await asyncio.sleep(0.25)
+    deadline = time.monotonic() + DEAD_WITHIN_S
+    while not (dead := await _surely(scene, "dead_events")) and time.monotonic() < deadline:
+        await asyncio.sleep(0.25)
     try:
-        yield "one event, dead"
+        yield f"one event, {'dead' if dead else 'not dead yet'}"
     finally:
         await _surely(scene, "mend_the_bug")
         await _surely(scene, "find_patience")
