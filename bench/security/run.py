@@ -37,7 +37,7 @@ class Size:
     """How much of everything. The issue's figures are the defaults; a mini run is for the tests."""
 
     genuine_among: int = 200
-    genuine_paced: int = 400
+    genuine_paced: int = 405
     paced_per_s: float = 40.0
     copies: int = 1000
     slow_vectors: bool = True

@@ -9,7 +9,7 @@ from deploy.local.private import private_valkey
 
 SMALL = Size(
     genuine_among=60,
-    genuine_paced=40,
+    genuine_paced=30,
     copies=200,
     slow_vectors=False,
     slow_connections=60,
@@ -31,5 +31,5 @@ async def test_nothing_that_is_forged_gets_in_and_nothing_that_is_secret_gets_ou
     broken = [line for line in report.broken() if not line.startswith(noise)]
     assert broken + report.wrong == []
     assert report.figures["vectors"] > 200
-    assert report.figures["genuine_sent"] == report.figures["genuine_accepted"] >= 160
+    assert report.figures["genuine_sent"] == report.figures["genuine_accepted"] >= 140
     assert len(said) > 5
