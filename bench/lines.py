@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Self, cast
 
 Answered = Callable[[int, bytes], None]
@@ -13,10 +14,11 @@ _END: Final = b"\r\n\r\n"
 
 
 class Line(asyncio.Protocol):
-    """One connection; answers come in the order of the requests."""
+    """One connection; answers come in the order of the requests. `lost` is called when it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[Line], None]) -> None:
         self.waiting: deque[Answered] = deque()
+        self._lost = lost
         self._left = b""
         self._transport: asyncio.Transport | None = None
 
@@ -27,6 +29,7 @@ class Line(asyncio.Protocol):
         self._transport = None
         while self.waiting:
             self.waiting.popleft()(0, b"")
+        self._lost(self)
 
     def ask(self, request: bytes, answered: Answered) -> None:
         """Write a request; `answered` is told."""
@@ -46,28 +49,49 @@ class Line(asyncio.Protocol):
             whole = end + len(_END) + length
             if len(data) < whole:
                 break
+            if not self.waiting:  # a server that has waited long enough says so before it hangs up
+                break
             self.waiting.popleft()(int(data[at + 9 : at + 12]), data[end + len(_END) : whole])
             at = whole
         self._left = data[at:]
 
 
 class Lines:
-    """Several connections to one place; a request takes the one with the least before it."""
+    """Several connections to one place; a request takes the one with the least before it. What is closed is made anew."""
 
-    def __init__(self, lines: list[Line], netloc: str) -> None:
-        self._lines = lines
-        self._netloc = netloc
+    def __init__(self, host: str, port: int) -> None:
+        self._place = (host, port)
+        self._lines: list[Line] = []
+        self._making: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def connect(cls, host: str, port: int, count: int) -> Self:
         """So many connections. Errors: OSError."""
+        lines = cls(host, port)
+        for _ in range(count):
+            await lines._make()
+        return lines
+
+    async def _make(self) -> None:
         loop = asyncio.get_running_loop()
-        lines = [(await loop.create_connection(Line, host, port))[1] for _ in range(count)]
-        return cls(lines, f"{host}:{port}")
+        self._lines.append((await loop.create_connection(lambda: Line(self._replace), *self._place))[1])
+
+    def _replace(self, line: Line) -> None:
+        self._lines.remove(line)
+        task = asyncio.get_running_loop().create_task(self._again())
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+
+    async def _again(self) -> None:
+        with suppress(OSError):
+            await self._make()
 
     def ask(self, method: str, path: str, headers: str, body: bytes, answered: Answered) -> None:
         """Send one request; `headers` are lines that end with CRLF."""
         head = f"{method} {path} HTTP/1.1\r\nhost: {self._netloc}\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        if not self._lines:
+            answered(0, b"")
+            return
         min(self._lines, key=_before).ask(head.encode() + body, answered)
 
 

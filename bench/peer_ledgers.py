@@ -35,7 +35,7 @@ LANES: Final = 2
 BATCH: Final = 500
 ACCOUNTS: Final = 100_000
 _CONNECTIONS: Final = 16
-_ROW_WALLETS: Final = 20_000
+ROW_WALLETS: Final = 20_000
 _METADATA: Final = '{"model": "small", "tokens": 812}'
 
 One = Callable[[Bulk, random.Random, int], Awaitable[int]]
@@ -58,7 +58,7 @@ class Peers:
     async def set_up(self, wallets: int, seed: int) -> None:
         """Wallets, accounts, claims."""
         admin = self._admin
-        world = await prepare(self._postgres.url(SUPERUSER), wallets=wallets + _ROW_WALLETS, seed=seed)
+        world = await prepare(self._postgres.url(SUPERUSER), wallets=wallets + ROW_WALLETS, seed=seed)
         await admin.run(ledger.SCHEMA)
         for name in ("copy_wallets", "copy_lots"):
             await admin.run(ledger.Q[name])
