@@ -67,7 +67,7 @@ $$;
 
 -- What is wrong with the log, row by row: 'changed' | 'missing before' | 'twice' | 'cut off after' | 'not what was anchored' | 'no head'.
 CREATE FUNCTION broken_audit() RETURNS TABLE (chain text, seq bigint, id bigint, what text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
   WITH walked AS (
     SELECT a AS line, a.chain, a.seq, a.id, lag(a.seq, 1, 0::bigint) OVER run AS previous_seq, lag(a.link, 1, '\x'::bytea) OVER run AS previous_link,
            lead(a.id) OVER run IS NULL AS last

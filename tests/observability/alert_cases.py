@@ -63,6 +63,12 @@ CASES = {
     "RefundsWaiting": waits("refunds", "901x30", "899x30"),
     "WebhooksFailing": Case({HOOK % "503": "0+6x30"}, {HOOK % "200": "0+600x30", HEARD % "new": "0+600x30"}),
     "WebhooksUnanswered": waits("webhook_inbox", "121x30", "119x30"),
+    "WebhooksOutLate": waits("outgoing_endpoints", "121x30", "119x30"),
+    "EndpointDisabled": Case(
+        {'core_waiting{kind="endpoints_disabled"}': "2x30"},
+        {'core_waiting{kind="endpoints_disabled"}': "0x30"},
+        value="2",
+    ),
     "RequestsFailing": Case(
         {
             'web_requests_total{route="/v1/usage",status="500"}': "0+2x30",
