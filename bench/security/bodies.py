@@ -71,7 +71,7 @@ def texts(type_: Any) -> Iterator[Place]:
 def put(body: dict[str, Any], place: Place, value: object, names: Mapping[str, str], type_: Any) -> None:
     """Set a field, with all that must be around it."""
     at: Any = body
-    kind = inspect.type_info(read_as(type_))
+    kind: Any = inspect.type_info(read_as(type_))
     for step, following in zip(place, (*place[1:], None), strict=True):
         kind = _inside(kind)
         if isinstance(step, int):

@@ -16,7 +16,7 @@ from yarl import URL
 class Rows(Protocol):
     """Asks the database as its superuser."""
 
-    async def __call__(self, statement: str, /, *args: Any) -> Sequence[Mapping[str, Any]]: ...
+    async def __call__(self, statement: str, /, *args: Any) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)

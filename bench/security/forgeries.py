@@ -199,7 +199,7 @@ def _headers(forge: Forge) -> Iterator[Vector]:
             if same:
                 headers.append((header, second or value))
         yield forge.vector(f"header {name}", mark, request(headers, body))
-    for name, more in {
+    odd: dict[str, dict[str, bytes | None]] = {
         "signature missing": {"x_webhook_signature": None},
         "signature elsewhere": {"x_webhook_signature": None, "x_signature": b"@"},
         "time beyond ASCII": {"x_webhook_timestamp": forge.stamp.encode() + b"\xff"},
@@ -208,7 +208,8 @@ def _headers(forge: Forge) -> Iterator[Vector]:
         "type a form": {"content_type": b"application/x-www-form-urlencoded"},
         "type of many parts": {"content_type": b"multipart/form-data; boundary=x"},
         "type beyond ASCII": {"content_type": b"application/json\xc3\xa9"},
-    }.items():
+    }
+    for name, more in odd.items():
         mark = forge.mark()
         body = event(mark)
         sent = {key: good(body) if value == b"@" else value for key, value in more.items()}

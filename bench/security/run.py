@@ -22,6 +22,7 @@ from bench.security.limiter import Limiter
 from bench.security.report import Report
 from bench.security.smuggling import slow, smuggled
 from bench.security.world import make_service, make_world
+from web.auth import Role
 
 ADDRESSES: Final = {
     "rbac": "127.0.0.5",
@@ -111,7 +112,7 @@ async def attack(house: House, seed: int, tell: Tell, size: Size) -> Report:
         chosen = dict(list(payloads.PAYLOADS.items())[: size.payloads])
         injected = await payloads.inject(edge, world, chosen)
         await payloads.check_stored(house.rows, injected)
-        page = await payloads.check_page(edge, world.tokens[payloads.Role.SUPPORT])
+        page = await payloads.check_page(edge, world.tokens[Role.SUPPORT])
         five_hundreds += injected.server_errors
         report.wrong += [*injected.wrong, *page]
         report.figures |= {

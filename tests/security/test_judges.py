@@ -22,6 +22,7 @@ from bench.security.report import BOUNDS, Report
 from bench.security.smuggling import smuggled
 from gateway import signature
 from tests.web.conftest import serving
+from web.router import ROUTES
 
 FORGE = Forge(b"secret", b"older", time.time_ns() // 1_000_000, "judge")
 GOOD: dict[str, Any] = {
@@ -173,7 +174,7 @@ async def test_an_api_that_lets_every_token_in_is_found(lenient: Edge) -> None:
 async def test_a_page_that_says_back_what_it_is_told_is_found(lenient: Edge) -> None:
     text = "<script>alert(1)</script>"
     answer = await lenient.post("/v1/users", {"name": text})
-    made = payloads.Try(payloads.ROUTES[0], "name", "XSS", text, "/v1/users", None, {})
+    made = payloads.Try(ROUTES[0], "name", "XSS", text, "/v1/users", None, {})
     assert payloads.reflected(answer, made) == "stands in a page"
     assert "the page's policy" in " ".join(await payloads.check_page(lenient, ""))
 
