@@ -27,10 +27,11 @@ from streams.wire import Refused
 
 log = structlog.get_logger("agents.monitor")
 
-LEASE_S: Final = 20.0
+LEASE: Final = 4.0
+"""The duty is held for so many pauses between two looks: so long nobody measures when its holder dies."""
 ASK_S: Final = 3.0
 """A broker that is frozen answers nothing: so long it is waited for, and no longer than from one look to the next."""
-HANDOVER_S: Final = 3 * LEASE_S
+HANDOVER_S: Final = 60.0
 """Who takes the duty over shows first what was so long ago: what came while nobody measured is an increase, and alerts."""
 SETTLE_S: Final = 5.0
 """A batch is counted when its id is this old: by then it is committed, or was not."""
@@ -174,7 +175,7 @@ class Monitor:
 
     async def once(self) -> bool:
         """Measure, if the duty is ours; whether it was. Errors: Unavailable."""
-        if not await monitor.take_duty(self._core.db, self._holder, lease_s=LEASE_S):
+        if not await monitor.take_duty(self._core.db, self._holder, lease_s=LEASE * self._every_s):
             self._drop()
             return False
         taken_over = not self._held

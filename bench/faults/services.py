@@ -71,5 +71,5 @@ KINDS: Final = (
         "messages",
         alerts=("Quarantined",),
     ),
-    Kind("services", "poison event", poison, (8.0, 10.0), "nothing", "messages", alerts=("DeadLetters",)),
+    Kind("services", "poison event", poison, (11.0, 13.0), "nothing", "messages", alerts=("DeadLetters",)),
 )
