@@ -61,6 +61,7 @@ _TABLE: Final = """
 404 unknown_wallet             There is no such wallet, or it is not yours.
 405 method_not_allowed         The path takes other methods: see Allow.
 408 body_too_slow              The body took too long to arrive.
+408 slow_head                  The head of the request took too long to arrive.
 409 api_key_over               This key has ended: make a new one.
 409 approval_expired           Nobody decided in time: ask again with a new Idempotency-Key.
 409 approval_over              It was decided otherwise.
@@ -115,6 +116,7 @@ _TABLE: Final = """
 422 unknown_state              No State of India has this code.
 422 url_refused                No webhook is sent to this address.
 422 wallet_not_of_user         The user has no such wallet.
+429 too_many_of_one            Too many connections from one address.
 429 too_many_requests          Too often: wait for Retry-After seconds.
 431 head_too_large             The head of the request is too large.
 500 internal_error             Our fault; it is logged under the request's id.
@@ -126,6 +128,7 @@ _TABLE: Final = """
 503 overloaded                 Too much is under way. Nothing was done: try again.
 503 stopping                   This process is shutting down.
 503 throttle_unavailable       Callers cannot be counted just now, so no money leaves: try again with the same key.
+503 too_many                   Too many connections: try again.
 503 webhooks_not_configured    No secret is known to verify a webhook with.
 """
 

@@ -222,12 +222,31 @@ async def ids_of(api: Api, world: World, database: Prepared) -> dict[str, str]:
     return ids
 
 
+def filled(body: Any, ids: Mapping[str, str]) -> Any:
+    """A body with the ids of this run."""
+    text = json.dumps(body)
+    for kind, id in ids.items():
+        text = text.replace("{" + kind + "}", id)
+    return json.loads(text)
+
+
+def real(text: str, ids: Mapping[str, str]) -> str:
+    """A text of the document with the ids of this run instead of the document's."""
+    for number, id in enumerate(ids.values()):
+        text = text.replace(_own(number), id)
+    return text
+
+
+def _own(number: int) -> str:
+    return f"0199a3c4-{number:04x}-7d2e-9f41-6b8a0c3d5e7f"
+
+
 def plain(value: Any, ids: Mapping[str, str]) -> Any:
     """A value with the document's own ids, times and secrets instead of a run's."""
     text = json.dumps(value, ensure_ascii=False)
     for number, (kind, id) in enumerate(ids.items()):
         if _UUID.fullmatch(id):
-            text = text.replace(id, f"0199a3c4-{number:04x}-7d2e-9f41-6b8a0c3d5e7f")
+            text = text.replace(id, _own(number))
         elif kind == "publisher":
             text = text.replace(id, "chat")
         elif kind in ("letter", "bad_letter"):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -163,7 +164,7 @@ def _operation(
     if route.keyed is not None:
         operation["x-idempotency"] = route.keyed.value
     if parameters := [*_in_path(route), *_in_query(route, schemas), *_in_head(route)]:
-        operation["parameters"] = parameters
+        operation["parameters"] = [_shown(parameter, route, example) for parameter in parameters]
     if route.body is not None:
         operation["requestBody"] = _body(route, schemas, example)
     elif route.method == "POST":
@@ -173,6 +174,20 @@ def _operation(
     if example.get("path"):
         operation["x-example"] = {key: example[key] for key in ("path", "role") if key in example}
     return operation
+
+
+def _shown(parameter: dict[str, Any], route: Route, example: dict[str, Any]) -> dict[str, Any]:
+    """A parameter with its value in the example."""
+    asked = urlsplit(example.get("path", ""))
+    form = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(route.path))
+    found = re.fullmatch(form, asked.path)
+    values = parse_qs(asked.query) if parameter["in"] == "query" else {}
+    if parameter["in"] == "path" and found is not None:
+        values = {name: [value] for name, value in found.groupdict().items()}
+    if not (value := values.get(parameter["name"], [""])[0]):
+        return parameter
+    whole = parameter["schema"].get("type") == "integer"
+    return parameter | {"example": int(value) if whole else value}
 
 
 def _id(route: Route) -> str:
