@@ -13,7 +13,7 @@ import msgspec
 from web.auth import OPEN, Reach, Role
 from web.calls import Key, Route
 from web.codes import CODES
-from web.openapi.reach import Answers, answers_of
+from web.openapi.reach import Answers, with_redone
 from web.openapi.texts import GUIDE, TAGS, description_of, tag_of, title_of
 from web.policy import COLUMNS, Policy
 from web.resources.aggregates import METRICS
@@ -68,7 +68,8 @@ def document(routes: Sequence[Route], policy: Policy) -> dict[str, Any]:
     examples = json.loads(_EXAMPLES.read_text()) if _EXAMPLES.exists() else {}
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
-        operation = _operation(route, policy, named, examples.get(route.name, {}))
+        answers = with_redone(route, routes, policy)
+        operation = _operation(route, answers, policy, named, examples.get(route.name, {}))
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     shared = _shared(paths)
     tags = [(name, text) for name, text in TAGS.values() if text]
@@ -143,9 +144,8 @@ def _types(routes: Iterable[Route]) -> Iterable[Any]:
 
 
 def _operation(
-    route: Route, policy: Policy, schemas: dict[str, Any], example: dict[str, Any]
+    route: Route, answers: Answers, policy: Policy, schemas: dict[str, Any], example: dict[str, Any]
 ) -> dict[str, Any]:
-    answers = answers_of(route, policy)
     operation: dict[str, Any] = {
         "operationId": _id(route),
         "tags": [tag_of(route)[0]],

@@ -6,7 +6,7 @@ happens; less it can only be where a code is put together at run time, and those
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from web.calls import Route
 from web.codes import CODES
 from web.ownership import FIELDS
 from web.policy import Policy
+from web.resources.approvals import approve
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _AT_RUN_TIME: Final = {
@@ -101,6 +102,18 @@ def answers_of(route: Route, policy: Policy) -> Answers:
         statuses.add(202)
         codes |= _WAITS
     return Answers(frozenset(statuses or {200}), frozenset(codes))
+
+
+def with_redone(route: Route, routes: Sequence[Route], policy: Policy) -> Answers:
+    """The same where an approval does what another route was asked: with the problems that doing it can meet."""
+    answers = answers_of(route, policy)
+    if route.handler is not approve:
+        return answers
+    codes = set(answers.codes)
+    for other in routes:
+        if other.second_person is not None:
+            codes |= _followed((other.handler.__module__, other.handler.__name__)).codes
+    return Answers(answers.statuses, frozenset(codes))
 
 
 def _of_key(route: Route) -> set[str]:
