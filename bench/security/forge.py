@@ -6,8 +6,10 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from bench.security.door import Due, Piece, Vector, request
 from gateway.simulator.events import webhook_body
@@ -15,12 +17,14 @@ from gateway.simulator.plan import WebhookPlan
 from gateway.simulator.records import Attempt, Order
 
 DAY_MS = 86_400_000
+Change = Callable[[bytes], bytes]
+"""Other bytes made of the right ones."""
 
 
 def event(mark: str, *, paise: int = 17_000) -> bytes:
     """A payment's success as the gateway writes it; `mark` is its order and its payment."""
     order = Order(mark, 1, "s", paise, "INR", {"customer_id": "security"}, {}, None, None, [], 0, 0, "PAID")
-    method = {"upi": {"channel": "collect", "upi_id": "asha@upi"}}
+    method: dict[str, Any] = {"upi": {"channel": "collect", "upi_id": "asha@upi"}}
     attempt = Attempt(0, mark, paise, "INR", "upi", method, 0, "SUCCESS", 0, "1")
     text = webhook_body("PAYMENT_SUCCESS_WEBHOOK", order, attempt, "2025-01-01", WebhookPlan(), 0)
     return text.replace(b'"cf_payment_id":"0"', b'"cf_payment_id":"%s"' % mark.encode())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from bench.security.door import Due, Vector, request
-from bench.security.forge import DAY_MS, Forge, bare, digest, event, flipped, rewritten
+from bench.security.forge import DAY_MS, Change, Forge, bare, digest, event, flipped, rewritten
 
 LIMIT: Final = 64 * 1024
 BOMB_BYTES: Final = 16 * 1024 * 1024
@@ -49,7 +49,7 @@ def _secrets(forge: Forge, named: dict[str, bytes]) -> Iterator[Vector]:
 
 def _signatures(forge: Forge) -> Iterator[Vector]:
     stamp = forge.stamp.encode()
-    for name, make in {
+    makers: dict[str, Change] = {
         "SHA-1 instead": lambda body: digest("sha1", forge.secret, stamp + body),
         "SHA-512 instead": lambda body: digest("sha512", forge.secret, stamp + body),
         "MD5 instead": lambda body: digest("md5", forge.secret, stamp + body),
@@ -67,7 +67,8 @@ def _signatures(forge: Forge) -> Iterator[Vector]:
         "one letter": lambda body: b"A",
         "of zeros": lambda body: b"A" * 43 + b"=",
         "of 6,000 letters": lambda body: b"A" * 6_000,
-    }.items():
+    }
+    for name, make in makers.items():
         mark = forge.mark()
         yield forge.signed(f"signature {name}", mark, make(event(mark)))
     for at in (0, 20, 41):
@@ -86,7 +87,7 @@ def _spellings(forge: Forge) -> Iterator[Vector]:
     def bits(good: bytes) -> bytes:
         return good[:-2] + bytes([_B64[_B64.index(good[-2]) ^ 1]]) + b"="
 
-    for name, spell in {
+    spellings: dict[str, Change] = {
         "without its padding": lambda good: good.rstrip(b"="),
         "with more padding": lambda good: good + b"===",
         "with padding within": lambda good: good[:4] + b"=" + good[4:],
@@ -104,7 +105,8 @@ def _spellings(forge: Forge) -> Iterator[Vector]:
         "a bad one before it": lambda good: b"AAAA," + good,
         "a letter beyond ASCII after it": lambda good: good + b"\xe9",
         "in letters of full width": lambda good: "".join(chr(c + 0xFEE0) for c in good).encode(),
-    }.items():
+    }
+    for name, spell in spellings.items():
         mark = forge.mark()
         yield forge.signed(f"signature {name}", mark, spell(forge.sign(event(mark))))
 
@@ -232,7 +234,7 @@ def _headers(forge: Forge) -> Iterator[Vector]:
 
 def _bodies(forge: Forge) -> Iterator[Vector]:
     """Other bytes under the genuine signature."""
-    for name, change in {
+    changes: dict[str, Change] = {
         "written anew": rewritten,
         "170.00 as 170": lambda body: body.replace(b"170.00", b"170"),
         "a higher amount": lambda body: body.replace(b"170.00", b"970.00"),
@@ -247,7 +249,8 @@ def _bodies(forge: Forge) -> Iterator[Vector]:
         "nothing": lambda body: b"",
         "braces alone": lambda body: b"{}",
         "a key added": lambda body: body[:-1] + b',"type":"PAYMENT_SUCCESS_WEBHOOK"}',
-    }.items():
+    }
+    for name, change in changes.items():
         mark = forge.mark()
         body = event(mark)
         yield forge.signed(f"body: {name}", mark, forge.sign(body), change(body))
@@ -268,11 +271,12 @@ def _charsets(forge: Forge) -> Iterator[Vector]:
 
 def _encodings(forge: Forge) -> Iterator[Vector]:
     """Compressed bodies, signed before and after; and bombs."""
-    deflated = zlib.compress
+    deflated: Change = zlib.compress
+    zipped: Change = gzip.compress
     # `br` and `zstd` need not be real: nobody may look.
     makers = {
-        "gzip": gzip.compress,
-        "x-gzip": gzip.compress,
+        "gzip": zipped,
+        "x-gzip": zipped,
         "deflate": deflated,
         "br": deflated,
         "zstd": deflated,
@@ -296,7 +300,7 @@ def _encodings(forge: Forge) -> Iterator[Vector]:
     body = event(mark)
     twice = [*forge.headers(body), (b"content-encoding", b"identity"), (b"content-encoding", b"gzip")]
     yield forge.vector("Content-Encoding twice", mark, request(twice, body))
-    for coding, make in (("gzip", gzip.compress), ("deflate", deflated)):
+    for coding, make in (("gzip", zipped), ("deflate", deflated)):
         mark = forge.mark()
         bomb = make(event(mark)[:-1] + b',"x":"' + bytes(BOMB_BYTES) + b'"}')
         yield forge.signed(
@@ -311,7 +315,7 @@ def _encodings(forge: Forge) -> Iterator[Vector]:
 
 def _signed_but_odd(forge: Forge) -> Iterator[Vector]:
     """The gateway's own signature over what it would never send: kept for a person, acted on by nobody."""
-    for name, change in {
+    changes: dict[str, Change] = {
         "a key twice": lambda body: body[:-1] + b',"type":"PAYMENT_SUCCESS_WEBHOOK"}',
         "a payment twice": lambda body: body.replace(b'"payment":', b'"payment":{},"payment":', 1),
         "an amount NaN": lambda body: body.replace(b"170.00", b"NaN"),
@@ -327,7 +331,8 @@ def _signed_but_odd(forge: Forge) -> Iterator[Vector]:
         "braces alone": lambda body: b"{}",
         "a list": lambda body: b"[" + body + b"]",
         "utf-16": lambda body: body.decode().encode("utf-16-le"),
-    }.items():
+    }
+    for name, change in changes.items():
         mark = forge.mark()
         body = change(event(mark))
         due = Due.REFUSED if name == "a list" else Due.PARKED

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import aiohttp
@@ -185,7 +185,7 @@ class Limiter:
         """A fresh address of this machine."""
         return f"127.0.1.{next(self._hosts)}"
 
-    def _token(self, **claims: str) -> dict[str, str]:
+    def _token(self, **claims: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._house.issuer.token(**claims)}"}
 
     def _customer(self, user: str, *, fresh: bool = False) -> Iterator[Ask]:

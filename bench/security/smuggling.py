@@ -10,7 +10,7 @@ import gzip
 from collections.abc import Iterator
 
 from bench.security.door import PATH, Due, Piece, Vector, chunked, request
-from bench.security.forge import Forge, event
+from bench.security.forge import Change, Forge, event
 
 LINE = b"POST " + PATH.encode() + b" HTTP/1.1"
 
@@ -97,7 +97,7 @@ def _codings(forge: Forge) -> Iterator[Vector]:
 
 
 def _chunks(forge: Forge) -> Iterator[Vector]:
-    for name, make in {
+    makers: dict[str, Change] = {
         "a chunk's size after 0x": lambda body: b"0x%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
         "a negative chunk": lambda body: b"-1\r\n%s\r\n0\r\n\r\n" % body,
         "a signed chunk": lambda body: b"+%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
@@ -110,7 +110,8 @@ def _chunks(forge: Forge) -> Iterator[Vector]:
             b"%x;a\nb\r\n%s\r\n0\r\n\r\n" % (len(body), body)
         ),
         "100 KiB in chunks": lambda body: chunked(*[b" " * 1024] * 100),
-    }.items():
+    }
+    for name, make in makers.items():
         mark = forge.mark()
         body = event(mark)
         # Taken apart as it should be it is well signed, so it is harmless if it is taken, once and alone.
@@ -137,7 +138,7 @@ def _chunks(forge: Forge) -> Iterator[Vector]:
 
 
 def _lines(forge: Forge) -> Iterator[Vector]:
-    for name, change in {
+    changes: dict[str, Change] = {
         "a header with a bare carriage return": lambda raw: raw.replace(
             b"x-webhook-attempt: 1", b"x-a: 1\rx-b: 2"
         ),
@@ -158,7 +159,8 @@ def _lines(forge: Forge) -> Iterator[Vector]:
         "HTTP/9": lambda raw: raw.replace(b"HTTP/1.1", b"HTTP/9", 1),
         "no version": lambda raw: raw.replace(b" HTTP/1.1", b"", 1),
         "bytes before it": lambda raw: b"\0\xff\x16\x03\x01" + raw,
-    }.items():
+    }
+    for name, change in changes.items():
         mark = forge.mark()
         body = event(mark)
         raw = change(request(forge.headers(body), body))
@@ -166,10 +168,11 @@ def _lines(forge: Forge) -> Iterator[Vector]:
         if name in ("two hosts", "HTTP/1.9"):
             raw = raw.replace(forge.sign(body), b"AAAA")
         yield Vector(f"lines: {name}", (raw,), (mark,))
-    for name, change in {
+    bare: dict[str, Change] = {
         "line feeds alone": lambda raw: raw.replace(b"\r\n", b"\n"),
         "a line feed alone in a header": lambda raw: raw.replace(b"x-webhook-attempt: 1", b"x-a: 1\nx-b: 2"),
-    }.items():
+    }
+    for name, change in bare.items():
         mark, inside = forge.mark(), forge.mark()
         body = event(mark)
         raw = request(forge.headers(body, signature=b"AAAA"), body)
