@@ -88,7 +88,10 @@ class Lines:
 
     def ask(self, method: str, path: str, headers: str, body: bytes, answered: Answered) -> None:
         """Send one request; `headers` are lines that end with CRLF."""
-        head = f"{method} {path} HTTP/1.1\r\nhost: {self._netloc}\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        host, port = self._place
+        head = (
+            f"{method} {path} HTTP/1.1\r\nhost: {host}:{port}\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        )
         if not self._lines:
             answered(0, b"")
             return

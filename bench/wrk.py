@@ -122,7 +122,8 @@ async def own(
         lines = await Lines.connect(host, port, 1)
         while (began := time.perf_counter()) < until:
             turn += 1
-            failed += await _status(lines, paths[turn % len(paths)], token) != 200
+            status = await _status(lines, paths[turn % len(paths)], token)
+            failed += status != 200
             took.append(time.perf_counter() - began)
 
     began = time.perf_counter()
