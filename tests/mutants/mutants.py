@@ -304,10 +304,10 @@ RESET ROLE;
         (
             Edit(
                 "web/resources/webhooks.py",
-                "    receipt = await request.app[INBOX].put(webhook)\n",
-                "    import asyncio\n\n"
-                "    request[EVENT_ID] = asyncio.ensure_future(request.app[INBOX].put(webhook))  # type: ignore[assignment]\n"
-                '    receipt = "new"\n',
+                "        receipt = await request.app[INBOX].put(webhook)\n",
+                "        import asyncio\n\n"
+                "        request[EVENT_ID] = asyncio.ensure_future(request.app[INBOX].put(webhook))  # type: ignore[assignment]\n"
+                '        receipt = "new"\n',
             ),
         ),
         ("tests/web/test_webhooks.py", "tests/web/test_edge.py"),

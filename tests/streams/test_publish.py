@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from streams import messages
+from streams import amqp, messages
+from streams.address import Address
 from streams.batches import Batch
 from streams.events import UsageEvent
 from streams.link import Link, Outcome
 from streams.messages import Decoded, UsageBatch
 from streams.publish import Publisher, PublishError
 from streams.spool import SpoolError
-from streams.topics import partition_of
-from streams.wire import Refused
+from streams.topics import partition_of, partition_stream
+from streams.wire import Refused, Wire
 from streams.writer import BatchWriter
 from tests.conftest import Broker
 from tests.streams.conftest import PARTITIONS, Ledger, until
@@ -282,3 +283,16 @@ async def test_the_writer_says_unknown_when_the_broker_is_away(topics: Broker) -
         link._address = replace(link._address, port=1)
         wire._drop(ConnectionError("pulled out"))
         assert await writer.publish(first) == [Outcome.UNKNOWN] * 3
+
+
+async def test_who_publishes_after_another_counts_from_one_again_and_loses_nothing(topics: Broker) -> None:
+    """The broker drops what comes from a name with numbers it has seen, and confirms it: so nobody has a name."""
+    address, stream = Address.parse(topics.url), partition_stream("wallet.debit", 0)
+    for number in range(2):
+        async with Link(address, name="tests") as link:
+            ticket = await link.send(stream, [amqp.encode(b"k", b"%d-%d" % (number, n)) for n in range(10)])
+            await ticket.settled
+            assert ticket.confirmed
+    wire = await Wire.connect(address, name="tests")
+    assert await wire.ends([stream]) == {stream: 20}
+    await wire.close()
