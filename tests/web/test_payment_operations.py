@@ -38,7 +38,9 @@ def paid(api: Api, order: dict[str, Any]) -> None:
 async def asking(database: Prepared, gateway: tuple[str, Simulator]) -> AsyncIterator[None]:
     """A worker's verifier beside the web process."""
     async with (
-        await Database.connect(DatabaseSettings(database_url=database.worker_url, database_pool_size=2)) as db,
+        await Database.connect(
+            DatabaseSettings(database_url=database.worker_url, database_pool_size=2)
+        ) as db,
         open_client(settings_for(gateway[0])) as client,
     ):
         verifier = Verifier(Core(db, Kept(), "commdesk", 16), client, shard=0)
