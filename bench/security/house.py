@@ -77,7 +77,7 @@ class House:
         """What every process of ours is told."""
         keys = [key.model_dump(mode="json") for key in self.issuer.settings()["jwt_keys"]]
         return {
-            **{name: value for name, value in os.environ.items() if not name.endswith("_URL")},
+            **{name: value for name, value in os.environ.items() if not name.endswith(("_URL", "API_TOKEN"))},
             **self.sinks.environment,
             "REDIS_URL": self.servers.redis_url,
             "PARTITIONS": str(PARTITIONS),
@@ -90,7 +90,6 @@ class House:
             "JWT_ISSUER": self.issuer.settings()["jwt_issuer"],
             "JWT_AUDIENCE": self.issuer.settings()["jwt_audience"],
             "DEVELOPMENT": "false",
-            "API_TOKEN": "",
             "INVOICE_STORAGE_URL": f"file:{self.directory / 'invoices'}",
             "ARCHIVE_URL": "",
         }

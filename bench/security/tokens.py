@@ -193,7 +193,7 @@ def _kinds(issuer: Issuer) -> Iterator[tuple[str, str]]:
     good = {"alg": "EdDSA", "typ": "at+jwt", "kid": "ed"}
     for typ in ("rt+jwt", "refresh", "id+jwt", "logout+jwt", "JOSE", "dpop+jwt"):
         yield f"typ {typ}", issuer.token(good | {"typ": typ})
-        yield f"typ {typ}, says access", issuer.token(good | {"typ": typ}, token_use="access")
+        yield f"typ {typ}, says access", issuer.token(good | {"typ": typ}, token_use="access")  # nosec B106
     for use in ("refresh", "id", "", "Access"):
         yield f"token_use {use!r} under at+jwt", issuer.token(good, token_use=use)
         yield f"token_use {use!r}", issuer.token(good | {"typ": "JWT"}, token_use=use)
