@@ -296,3 +296,19 @@ async def test_a_meter_s_failure_reaches_everybody_who_waits(service: Service) -
     async with Client("http://127.0.0.1:1", "cdk_x", patience=QUICK) as core, core.usage.meter() as meter:
         told = await asyncio.gather(*(meter.charge(event(wallet)) for _ in range(5)), return_exceptions=True)
     assert all(isinstance(error, Unreachable) for error in told)
+
+
+async def test_a_publisher_asks_the_api_what_it_may_forget(service: Service) -> None:
+    url = "rabbitmq-stream://chat:x@127.0.0.1:1/core"
+    publisher = service.core.publisher(url, name="chat", secret=bytes(32))
+    session = publisher.session
+    assert await publisher._watermarks(session) == {}
+    await service.api.admin.execute(
+        "INSERT INTO publisher_watermarks (publisher, session, topic, partition, covered_seq)"
+        " VALUES ('chat', $1, 'wallet.debit', 3, 17)",
+        session,
+    )
+    assert await publisher._watermarks(session) == {3: 17}
+    other = service.core.publisher(url, name="another", secret=bytes(32))
+    with pytest.raises(NotFound):
+        await other._watermarks(session)
