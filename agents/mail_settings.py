@@ -1,6 +1,6 @@
 """Where mail goes out, read from the environment once at start-up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.headerregistry import Address
 from email.policy import default
 from pathlib import Path
@@ -22,7 +22,7 @@ class MailServer:
     host: str
     port: int
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     implicit_tls: bool
     start_tls: bool
 

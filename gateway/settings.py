@@ -22,7 +22,7 @@ class GatewaySettings(BaseSettings):
     `cashfree_processes` is how many processes share the limits while Redis is away.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     cashfree_base_url: str = SANDBOX_URL
     cashfree_client_id: str = ""

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import asyncpg
 from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sql import metrics
 from sql.acting import said
@@ -33,7 +33,9 @@ def observe(observer: Observer | None) -> None:
 class DatabaseSettings(BaseSettings):
     """Where PostgreSQL is. Connect time allows for a database that scales from zero."""
 
-    database_url: str
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
+
+    database_url: str = Field(repr=False)
     database_pool_size: int = Field(default=6, ge=1, le=100)
     database_statement_cache_size: int = Field(
         default=0,

@@ -13,10 +13,10 @@ from streams.address import Address
 class StreamSettings(BaseSettings):
     """Read from the environment; field names are the variables' names in lower case."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     stream_url: str = Field(
-        description="rabbitmq-stream://user:password@host:port/vhost, rabbitmq-streams:// for TLS"
+        repr=False, description="rabbitmq-stream://user:password@host:port/vhost, rabbitmq-streams:// for TLS"
     )
     stream_ca_file: Path | None = Field(
         default=None, description="trust this authority instead of the system's"

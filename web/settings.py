@@ -44,7 +44,7 @@ class WebSettings(BaseSettings):
     Whoever sets `seller_state_code` as well must mean the same, or nothing starts.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     web_host: str = "127.0.0.1"
     web_port: int = Field(default=8080, ge=0, le=65535)

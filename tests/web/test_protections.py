@@ -19,11 +19,13 @@ from sql.webhooks import NewWebhook, Receipt
 from tests.web.conftest import TOKEN, Api, settings_for
 from tests.web.test_webhooks import payment_webhook
 from web.app import make_app, make_runner
+from web.auth import Scope
 from web.connections import FIELDS, HEAD_BYTES
 from web.headers import ALWAYS
 from web.inbox import MOST, WAITING, Inbox
 from web.problems import Problem
 from web.room import Room
+from web.router import ROUTES
 from web.services import SERVICES, Services
 from web.settings import WebSettings
 
@@ -399,3 +401,13 @@ async def test_an_inbox_holds_so_many_and_no_more() -> None:
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(a == "new" for a in answers) == WAITING + 3 * MOST - refused_now
     assert not any(isinstance(a, Unavailable) for a in answers)
+
+
+async def test_no_cookie_is_a_credential_for_what_changes_something(api: Api) -> None:
+    for route in ROUTES:
+        if route.method == "GET" or route.scope is Scope.SIGNED:
+            continue
+        path = route.path.replace("{", "").replace("}", "")
+        answer = await api.post(path, {}, Authorization="", Cookie=f"core_token={TOKEN}", Origin=api.url)
+        assert (answer.status, answer.code) == (401, "unauthorised"), route.name
+    assert not any("Set-Cookie" in (await api.get(path)).headers for path in ("/", "/v1/packs"))
