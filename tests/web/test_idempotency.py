@@ -38,6 +38,8 @@ _OTHER: Final[dict[str, Any]] = {
     "POST /v1/users": {"name": "Another"},
 }
 """What makes another request of an example, where none of the usual fields does."""
+_NOT_MADE: Final = frozenset({"POST /v1/payments/{id}/retry"})
+"""Answers with the order that is still open: nothing was made, so nothing is made again."""
 _SECRETS: Final = ("api_key", "secret")
 _IDS: Final = ("id", "transaction_id", "payment_id", "order_id", "hold_id", "approval_id")
 _LINKS: Final = frozenset({"batches", "outbox", "outbox_heads", "consumer_offsets"})
@@ -77,7 +79,8 @@ async def _asked(api: Api, world: World, call: Example, ids: Mapping[str, str]) 
     wrong = []
     if len({_identity(answer) for answer in done}) != 1:
         wrong.append(f"at once, different things: {[answer.body for answer in done]}")
-    if sum(answer.status == 201 for answer in done) > 1:
+    made = [one for one in done if one.status == 201 and "Idempotent-Replayed" not in one.headers]
+    if len(made) > 1:
         wrong.append("made more than once")
     before = await _facts(api)
     again = await _send(api, world, call, ids, key)
@@ -85,7 +88,11 @@ async def _asked(api: Api, world: World, call: Example, ids: Mapping[str, str]) 
         wrong.append("again changes something")
     if again.status >= 300 or _identity(again) != _identity(done[0]):
         wrong.append(f"again: {again.status} {again.body}")
-    if again.status != 202 and again.headers.get("Idempotent-Replayed") != "true":
+    if (
+        again.status != 202
+        and call.name not in _NOT_MADE
+        and again.headers.get("Idempotent-Replayed") != "true"
+    ):
         wrong.append("again is not marked")
     if isinstance(again.body, dict) and _BY_NAME[call.name].keyed is not Key.OWN:
         wrong += [f"{name} is shown again" for name in _SECRETS if again.body.get(name)]
