@@ -148,13 +148,14 @@ WORKERS: Final = frozenset(
 """Tables that a worker writes every now and then by itself."""
 
 
-async def settled(rows: Rows, *, pause_s: float = 1.0, tries: int = 15) -> None:
-    """Until the workers have done what they were given, and the tables stand still."""
-    before = await counts(rows, WORKERS)
+async def settled(rows: Rows, *, pause_s: float = 1.0, looks: int = 4, tries: int = 40) -> None:
+    """Until the workers have done what they were given: the tables stand still for so many looks."""
+    before, same = await counts(rows, WORKERS), 0
     for _ in range(tries):
         await asyncio.sleep(pause_s)
         now = await counts(rows, WORKERS)
-        if now == before:
+        same = same + 1 if now == before else 0
+        if same == looks:
             return
         before = now
 

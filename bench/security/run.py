@@ -60,7 +60,6 @@ async def attack(house: House, seed: int, tell: Tell, size: Size) -> Report:
     about = machine()
     report = Report({"seed": seed})
     forge, genuine = _forges(house, seed)
-    vectors = _vectors(forge, house, seed, slow_too=size.slow_vectors)
     five_hundreds = 0
     async with caller(house.url, address=ADDRESSES["rbac"]) as edge:
         world = await make_world(edge, house.issuer, house.rows)
@@ -100,6 +99,7 @@ async def attack(house: House, seed: int, tell: Tell, size: Size) -> Report:
             "p99_attacked_ms": pressed.p99_attacked_ms,
             "slow_connections": pressed.slow_connections,
         }
+    vectors = _vectors(forge, house, seed, slow_too=size.slow_vectors)
     tell(f"{len(vectors)} forged webhooks, genuine ones among them")
     attacked, _ = await asyncio.gather(
         webhooks.attack(house.url, vectors, seed),
@@ -180,6 +180,6 @@ def _forges(house: House, seed: int) -> tuple[Forge, Genuine]:
 def _vectors(forge: Forge, house: House, seed: int, *, slow_too: bool) -> list[Vector]:
     chance = random.Random(seed)
     others = {name: chance.randbytes(16).hex().encode() for name in ("retired", "sandbox")}
-    # The vectors are made minutes before they are sent: their time must not have gone stale, nor be ahead.
+    forge.now_ms = time.time_ns() // 1_000_000  # what is six minutes ahead must be so when it arrives
     found = [*forgeries(forge, **others, client_id=CLIENT_ID.encode()), *smuggled(forge)]
     return [*found, *slow(forge)] if slow_too else found
