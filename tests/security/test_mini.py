@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bench.security.house import Servers, running
 from bench.security.run import Size, attack
 from deploy.local.private import private_valkey
@@ -18,6 +20,7 @@ SMALL = Size(
 )
 
 
+@pytest.mark.timeout(360)  # half a minute, unless the machine has other things to do
 async def test_nothing_that_is_forged_gets_in_and_nothing_that_is_secret_gets_out(
     database: Any, tmp_path: Path
 ) -> None:
