@@ -12,10 +12,9 @@ import asyncpg
 
 from sql.queries import load
 
-_SUBJECT: Final = "invariants"
 _MEANING: Final = re.compile(r"^-- name: (\w+)\(\)\n-- (.+)$", re.MULTILINE)
-_Q: Final = load(_SUBJECT)
-MEANINGS: Final = dict(_MEANING.findall((Path(__file__).parent / f"{_SUBJECT}.sql").read_text()))
+_Q: Final = load("invariants")
+MEANINGS: Final = dict(_MEANING.findall((Path(__file__).parent / "invariants.sql").read_text()))
 """What each invariant says, by its query's name."""
 NAMES: Final = tuple(_Q)
 

@@ -32,6 +32,13 @@ GRANT SELECT ON
 GRANT SELECT ON
   consumer_offsets, invoices, payments, recon_jobs, reconciliation_cases, refunds, retries, unapplied_receipts,
   verifications, wallet_transactions, wallets TO core_web, core_worker, core_operator;
+-- The invariants read nearly everything; the workers ask them daily, people with ./dev verify.
+GRANT SELECT ON fraud_events, fraud_reviews, hold_lots, invoice_series, outbox_heads TO core_worker, core_operator;
+GRANT SELECT ON
+  batches, billing_windows, holds, ledger_accounts, lot_consumptions, lots, outbox, producer_watermarks, quarantine, refusals TO core_operator;
+GRANT EXECUTE ON FUNCTION broken_audit TO core_worker;
+GRANT EXECUTE ON FUNCTION
+  batch_line, batch_link, canonical_invoice, canonical_journal, canonical_refusal, canonical_transaction TO core_operator;
 
 GRANT EXECUTE ON FUNCTION
   abandon_request, approval_executed, ask_gateway, begin_request, count_retry, create_api_key, create_endpoint,
