@@ -11,7 +11,9 @@ from sql.queries import load
 
 _Q: Final = load("access")
 
-Owned = Literal["user", "wallet", "hold", "payment", "refund", "invoice", "endpoint", "delivery", "transaction"]
+Owned = Literal[
+    "user", "wallet", "hold", "payment", "refund", "invoice", "endpoint", "delivery", "transaction"
+]
 
 
 @dataclass(frozen=True, slots=True)

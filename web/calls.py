@@ -158,12 +158,12 @@ def writes(
     query: type[Struct] = NoQuery,
     limit: int = BODY_BYTES,
     keyed: Key = Key.KEPT,
-    secret: str | None = None,
+    shown_once: str | None = None,
     second_person: Callable[[Call, B], Awaitable[str | None]] | None = None,
 ) -> Route:
     """POST: the handler is given its body, read strictly, of at most `limit` bytes; a query it reads itself.
 
-    `second_person` says, in a line for people, what another must approve first; None: nothing. `secret` is a field of the
+    `second_person` says, in a line for people, what another must approve first; None: nothing. `shown_once` is a field of the
     answer that is shown once: whoever repeats the key finds it null.
     """
     decoder = Decoder(body)
@@ -182,7 +182,7 @@ def writes(
             do = partial(_done, call, said)
             action = (f"POST {path}", sorted(call.path.items()), msgspec.to_builtins(said))
             return respond(
-                await once(call.services.db, key, action, do, keep=keyed is Key.MONEY, secret=secret)
+                await once(call.services.db, key, action, do, keep=keyed is Key.MONEY, secret=shown_once)
             )
         return respond(await _done(call, said))
 

@@ -113,7 +113,7 @@ async def _send(
 ) -> Answer:
     body = filled(call.body, ids) | dict(more or {})
     headers = {"Authorization": f"Bearer {world.tokens[call.role]}", "Idempotency-Key": key}
-    return await api.call("POST", call.path.format(**ids), body, **headers)
+    return await api.call("POST", call.path.format(**ids), body, raw=None, **headers)
 
 
 def _identity(answer: Answer) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from bench.security.issuer import Issuer
 from deploy.local.private import private_valkey
 from deploy.local.valkey import Valkey
 from sql.db import DatabaseSettings
-from tests.web.conftest import TOKEN, Api, serving, settings_for
+from tests.web.conftest import TOKEN, Answer, Api, serving, settings_for
 from tests.web.test_webhooks import payment_webhook
 from web.app import make_app
 from web.services import SERVICES
@@ -113,14 +113,15 @@ async def test_many_callers_of_one_address_share_it_whatever_they_write_into_for
 ) -> None:
     async with opened(web_customer_reads_per_minute=5, web_reads_per_minute=10, web_address_times=2) as api:
 
-        def forged(i: int) -> Awaitable[Any]:
-            return api.get(
+        async def forged(i: int) -> Answer:
+            answer: Answer = await api.get(
                 "/v1/packs",
                 Authorization=customer(),
                 X_Forwarded_For=f"192.0.2.{i}",
                 Forwarded=f"for=192.0.2.{i}",
                 X_Real_Ip=f"192.0.2.{i}",
             )
+            return answer
 
         assert await statuses(forged, 60) == {200: 20, 429: 40}
 
@@ -132,8 +133,10 @@ async def test_behind_our_own_proxy_each_client_has_its_own_limit_and_rotating_t
         web_reads_per_minute=5, web_address_times=1, web_trusted_proxies="127.0.0.0/8,::1"
     ) as api:
 
-        def through(left: int, client: str) -> Awaitable[Any]:
-            return api.get("/v1/packs", Authorization=customer(), X_Forwarded_For=f"192.0.2.{left}, {client}")
+        async def through(left: int, client: str) -> Answer:
+            forwarded = f"192.0.2.{left}, {client}"
+            answer: Answer = await api.get("/v1/packs", Authorization=customer(), X_Forwarded_For=forwarded)
+            return answer
 
         assert await statuses(lambda i: through(i, "198.51.100.1"), 20) == {200: 5, 429: 15}
         assert await statuses(lambda i: through(i, "198.51.100.2"), 5) == {200: 5}
@@ -145,9 +148,14 @@ async def test_refused_credentials_are_counted_and_a_good_one_is_let_in_beside_t
         guessed = [f"Bearer cdk_{i:016x}_{'x' * 43}" for i in range(40)]
         answers = await statuses(lambda i: api.get("/v1/packs", Authorization=guessed[i]), 40)
         assert answers == {401: 10, 429: 30}
-        asked = []
+        asked: list[object] = []
         rows = api.services.db.rows
-        api.services.db.rows = lambda *args: asked.append(args) or rows(*args)
+
+        async def noted(*args: Any) -> Any:
+            asked.append(args)
+            return await rows(*args)
+
+        api.services.db.rows = noted
         assert (await api.get("/v1/packs", Authorization=guessed[0])).status == 429
         assert asked == [], "a guess was looked up"
         assert (await api.get("/v1/packs")).status == 200

@@ -112,7 +112,7 @@ async def _ask(api: Api, world: World, call: Example, ids: dict[str, str]) -> tu
     body = call.body
     if body is not None:
         body = filled(body, ids)
-    answer = await api.call(method, call.path.format(**ids), body, **headers)
+    answer = await api.call(method, call.path.format(**ids), body, raw=None, **headers)
     return answer.status, answer.body
 
 

@@ -254,7 +254,8 @@ class _Page:
         keyed = [p for p in one.get("parameters", ()) if p["name"] == "Idempotency-Key"]
         if keyed:
             lines.append('-H "Idempotency-Key: $(uuidgen)"')
-        body = next(iter(one.get("requestBody", {}).get("content", {}).values()), {}).get("example")
+        contents: list[dict[str, Any]] = list(one.get("requestBody", {}).get("content", {}).values())
+        body = contents[0].get("example") if contents else None
         if body is not None:
             lines.append('-H "Content-Type: application/json"')
             lines.append(f"-d '{json.dumps(body, indent=2, ensure_ascii=False)}'")

@@ -120,7 +120,9 @@ async def post_usage(call: Call, body: UsageBody) -> Reply:
     read = [_read(bytes(raw), now) for raw in body.events]
     events = [item for item in read if isinstance(item, NewUsage)]
     principal = call.caller.principal
-    receipts = iter(await usage.insert_usage(call.services.db, principal, events, traceparent=tracing.current()))
+    receipts = iter(
+        await usage.insert_usage(call.services.db, principal, events, traceparent=tracing.current())
+    )
     results = []
     for index, item in enumerate(read):
         if isinstance(item, Refused):
