@@ -6,8 +6,8 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Protocol
+from uuid import uuid4
 
 import aiohttp
 from yarl import URL
@@ -42,7 +42,6 @@ class Edge:
     http: aiohttp.ClientSession
     token: str = ""
     answers: dict[int, int] = field(default_factory=dict)
-    _numbers: count[int] = field(default_factory=lambda: count(1))
 
     async def call(
         self,
@@ -59,7 +58,7 @@ class Edge:
         if credential:
             sent.setdefault("Authorization", f"Bearer {credential}")
         if method == "POST":
-            sent.setdefault("Idempotency-Key", f"edge-{id(self)}-{next(self._numbers)}")
+            sent.setdefault("Idempotency-Key", f"edge-{uuid4()}")
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
