@@ -17,7 +17,7 @@ from deploy.local.process import ServerError
 from deploy.local.stack import Stack
 
 RUN = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from deploy.local.stack import Stack
 
@@ -26,6 +26,7 @@ async def main():
         print("up", flush=True)
         await asyncio.sleep(120)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever was started in the background ignores it
 asyncio.run(main())
 """
 

@@ -30,6 +30,7 @@ ONLY_AS_A_WHOLE = {
     "i18_invoice_numbers_are_gapless",
     "i19_revenue_is_what_was_sold",
     "i19_a_lot_earns_what_its_debits_earned",
+    "i20_the_audit_log_is_whole",
 }
 """What a sum over the whole ledger says, or no batch tells: asked by `./dev verify` and by the daily check."""
 
