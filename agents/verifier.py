@@ -33,11 +33,11 @@ from streams.telemetry.carriers import Item
 
 log = structlog.get_logger("agents.verifier")
 
-CONCURRENCY: Final = 128
+CONCURRENCY: Final = 512
 LEASE_S: Final = 15.0
 """Asking seldom takes longer; where it does, somebody asks again, which changes nothing."""
 POLL_S: Final = 0.05
-TOGETHER: Final = 200
+TOGETHER: Final = 400
 """Most answers that are recorded in one transaction."""
 REST: Final = 8.0
 LINGER_S: Final = 0.1
