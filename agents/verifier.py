@@ -34,6 +34,7 @@ from streams.telemetry.carriers import Item
 log = structlog.get_logger("agents.verifier")
 
 CONCURRENCY: Final = 512
+"""Most that are leased and under way; CASHFREE_CONNECTIONS says how many of them speak to the gateway at a time."""
 LEASE_S: Final = 15.0
 """Asking seldom takes longer; where it does, somebody asks again, which changes nothing."""
 POLL_S: Final = 0.05
