@@ -10,6 +10,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -41,7 +42,23 @@ SELECT p.id, p.order_id, p.status, p.refund_amount, p.cashfree_payment_id AS own
 """
 
 
-async def live(stack: Stack, seed: int, count: int) -> list[Walk]:
+class News:
+    """What is still to be told, from an order's first day to after its end: refunds settle late."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def spawn(self, told: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(told))
+
+    async def heard(self) -> None:
+        """Wait until nothing is left to tell; what a telling raised is raised here."""
+        while self._tasks:
+            tasks, self._tasks = self._tasks, []
+            await asyncio.gather(*tasks)
+
+
+async def live(stack: Stack, news: News, seed: int, count: int) -> list[Walk]:
     """All orders' lives at once, to their last webhook."""
     walks: list[Walk] = []
     by_order: dict[str, Walk] = {}
@@ -59,13 +76,14 @@ async def live(stack: Stack, seed: int, count: int) -> list[Walk]:
     async with asyncio.TaskGroup() as lives:
         for number in range(count):
             user, wallet = buyers[number // PER_BUYER]
-            walk = Walk(stack, lives.create_task, random.Random(f"{seed}/{number}"), user, wallet)
+            walk = Walk(stack, news.spawn, random.Random(f"{seed}/{number}"), user, wallet)
             walks.append(walk)
             lives.create_task(one(walk))
+    await news.heard()
     return walks
 
 
-async def end(stack: Stack, walks: list[Walk]) -> None:
+async def end(stack: Stack, news: News, walks: list[Walk]) -> None:
     """Whatever waits for its time or for a person gets it, until nothing is left."""
     for _ in range(3):
         await stack.at_rest()
@@ -76,8 +94,11 @@ async def end(stack: Stack, walks: list[Walk]) -> None:
             await fraud.review_payment(
                 stack.db, row["id"], "release", "walks", shard=0, rejected_partition=rejected
             )
+        await news.heard()
     await stack.at_rest()
     await asyncio.sleep(2 * POLLER_EVERY_S)
+    await news.heard()
+    await stack.at_rest()
     for walk in walks:
         at_gateway = walk.order.refunds
         walk.known.refunds += [paise for refund_id, paise in walk.asked_back if refund_id in at_gateway]
@@ -116,8 +137,9 @@ async def test_every_verified_success_is_credited_once_and_nothing_else_in_any_o
     seed = int(os.environ.get("WALK_SEED") or random.SystemRandom().randrange(10**6))
     count = int(os.environ.get("WALK_ORDERS", "200"))
     print(f"\nWALK_SEED={seed} WALK_ORDERS={count}")
-    walks = await live(stack, seed, count)
-    await end(stack, walks)
+    news = News()
+    walks = await live(stack, news, seed, count)
+    await end(stack, news, walks)
 
     rows = {row["order_id"]: dict(row) for row in await stack.pool.fetch(SEEN)}
     assert set(rows) == {walk.order.order_id for walk in walks}
