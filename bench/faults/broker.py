@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from bench.faults import books
-from bench.faults.kinds import Kind, Scene, Truncation, fault
+from bench.faults.kinds import Kind, Scene, fault, truncations
 from bench.faults.stack import PARTITIONS, WORKERS, topic_arguments
 from bench.faults.tails import cut_tail
 from deploy.broker import VHOST, Management
@@ -47,12 +47,8 @@ async def cut_tails(scene: Scene, source: random.Random) -> AsyncIterator[str]:
         cut_tail(system.broker, partition_stream(topic, partition), share=share)
     await system.broker.start()
     after = await books.ends(system)
-    cut = []
-    for place in ((topic, partition) for partition in partitions):
-        consumed = stand[place]["next_offset"] if place in stand else 0
-        end = max(before[place], consumed)  # more came between the look and the kill
-        if after[place] < end:
-            cut.append(Truncation(*place, end, after[place], consumed, noticed[place]))
+    places = [(topic, partition) for partition in partitions]
+    cut = truncations(before, {place: after[place] for place in places}, stand, noticed)
     scene.truncations += cut
     scene.raw_at_risk += topic == "wallet.debit"
     lost = sum(t.before - t.after for t in cut)

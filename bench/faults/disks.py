@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.faults import books
-from bench.faults.kinds import Kind, Scene, Truncation, fault
+from bench.faults.kinds import Kind, Scene, fault, truncations
 from deploy.local.disk import MAY_MOUNT
 from streams.topics import PartitionMismatch
 from streams.wire import Refused
@@ -68,12 +68,7 @@ async def begin_anew(scene: Scene, before: dict[books.Place, int]) -> None:
                 raise
         else:
             break
-    for place, end in before.items():
-        consumed = stand[place]["next_offset"] if place in stand else 0
-        if max(end, consumed):
-            scene.truncations.append(
-                Truncation(*place, max(end, consumed), 0, consumed, noticed[place]),
-            )
+    scene.truncations += truncations(before, dict.fromkeys(before, 0), stand, noticed)
 
 
 @asynccontextmanager

@@ -1,13 +1,15 @@
 """What a kind of fault is: how it is put in, how it ends, and from when its recovery is counted."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, ParamSpec
 
+from bench.faults.books import Place
 from bench.faults.load import Load
 from bench.faults.stack import System
+from sql.db import Row
 
 Since = Literal["injection", "healing", "nothing"]
 """From when recovery counts. `nothing`: the fault stops nobody, so there is nothing to recover from."""
@@ -29,6 +31,25 @@ class Truncation:
     after: int
     consumed: int
     incidents: int
+
+
+def truncations(
+    before: Mapping[Place, int],
+    after: Mapping[Place, int],
+    stand: Mapping[Place, Row],
+    noticed: Mapping[Place, int],
+) -> list[Truncation]:
+    """Which streams end earlier than they did, or than they were read to: more may have come after the look `before`.
+
+    `stand` and `noticed` are what the database said of positions and incidents meanwhile.
+    """
+    cut = []
+    for place, end_after in after.items():
+        consumed = stand[place]["next_offset"] if place in stand else 0
+        end = max(before[place], consumed)
+        if end_after < end:
+            cut.append(Truncation(*place, end, end_after, consumed, noticed[place]))
+    return cut
 
 
 @dataclass(slots=True)
