@@ -22,6 +22,7 @@ from gateway.simulator.app import SIMULATOR
 from gateway.simulator.app import make_app as make_simulator
 from gateway.simulator.sim import SimConfig, Simulator
 from sql.db import DatabaseSettings
+from tests.conftest import Database as Prepared
 from web.app import make_app, make_runner
 from web.settings import WebSettings
 
@@ -165,12 +166,14 @@ def settings_for(url: str) -> GatewaySettings:
     )
 
 
-@pytest.fixture
-async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  # type: ignore[no-untyped-def]
-    """The API over a fresh database."""
+@asynccontextmanager
+async def opened_api(
+    database: Prepared, gateway: tuple[str, Simulator], *, development: bool = True, **settings: Any
+) -> AsyncIterator[Api]:
+    """The API over a database; `settings` are the web process's. The development token counts if `development`."""
     gateway_url, simulator = gateway
     app = make_app(
-        WebSettings(development=True, api_token=SecretStr(TOKEN)),
+        WebSettings(development=development, api_token=SecretStr(TOKEN), **settings),
         settings_for(gateway_url),
         DatabaseSettings(database_url=database.web_url, database_pool_size=4),
     )
@@ -178,3 +181,10 @@ async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  
     async with serving(app) as url, aiohttp.ClientSession() as http:
         yield Api(url, http, admin, simulator)
     await asyncio.wait_for(admin.close(), 5)
+
+
+@pytest.fixture
+async def api(database: Prepared, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:
+    """The API over a fresh database."""
+    async with opened_api(database, gateway) as api:
+        yield api

@@ -4,17 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-import aiohttp
 import asyncpg
 import pytest
-from pydantic import SecretStr
 
 from bench.security.issuer import Issuer
 from gateway.simulator.sim import Simulator
-from sql.db import DatabaseSettings
-from tests.web.conftest import TOKEN, Answer, Api, new_id, serving, settings_for
-from web.app import make_app
-from web.settings import WebSettings
+from tests.conftest import Database as Prepared
+from tests.web.conftest import Answer, Api, new_id, opened_api
 
 ISSUER = Issuer()
 
@@ -25,16 +21,9 @@ def staff(name: str, role: str = "finance") -> str:
 
 
 @pytest.fixture
-async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  # type: ignore[no-untyped-def]
-    app = make_app(
-        WebSettings(development=True, api_token=SecretStr(TOKEN), access_cache_s=0, **ISSUER.settings()),
-        settings_for(gateway[0]),
-        DatabaseSettings(database_url=database.web_url, database_pool_size=4),
-    )
-    admin = await asyncpg.connect(database.admin_url)
-    async with serving(app) as url, aiohttp.ClientSession() as http:
-        yield Api(url, http, admin, gateway[1])
-    await admin.close()
+async def api(database: Prepared, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:
+    async with opened_api(database, gateway, access_cache_s=0, **ISSUER.settings()) as api:
+        yield api
 
 
 async def asked(api: Api, wallet: str, key: str = "k", credits: int = 50) -> Answer:

@@ -5,40 +5,28 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import aiohttp
-import asyncpg
 import pytest
-from pydantic import SecretStr
 
 from bench.security.edge import Edge
 from bench.security.issuer import Issuer
 from bench.security.rbac import Matrix, counts
 from bench.security.world import make_world
 from gateway.simulator.sim import Simulator
-from sql.db import DatabaseSettings
-from tests.web.conftest import TOKEN, Api, serving, settings_for
-from web.app import make_app
+from tests.conftest import Database as Prepared
+from tests.web.conftest import Api, opened_api
 from web.auth import OPEN, Reach, Role, Scope
 from web.calls import reads
 from web.policy import COLUMNS, TABLE, Policy, PolicyError
 from web.resources import users
 from web.router import POLICY, ROUTES
-from web.settings import WebSettings
 from web.shapes import NoQuery
 
 
 @pytest.fixture
-async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  # type: ignore[no-untyped-def]
+async def api(database: Prepared, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:
     """The API, which trusts an issuer; set up with the development token."""
-    app = make_app(
-        WebSettings(development=True, api_token=SecretStr(TOKEN), access_cache_s=5, **ISSUER.settings()),
-        settings_for(gateway[0]),
-        DatabaseSettings(database_url=database.web_url, database_pool_size=4),
-    )
-    admin = await asyncpg.connect(database.admin_url)
-    async with serving(app) as url, aiohttp.ClientSession() as http:
-        yield Api(url, http, admin, gateway[1])
-    await admin.close()
+    async with opened_api(database, gateway, access_cache_s=5, **ISSUER.settings()) as api:
+        yield api
 
 
 ISSUER = Issuer()

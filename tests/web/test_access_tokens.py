@@ -4,19 +4,16 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-import aiohttp
-import asyncpg
 import pytest
 from joserfc.jwk import OKPKey, RSAKey
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from bench.security.edge import Edge
 from bench.security.issuer import AUDIENCE, Issuer, public
 from bench.security.tokens import PATH, measure
 from gateway.simulator.sim import Simulator
-from sql.db import DatabaseSettings
-from tests.web.conftest import TOKEN, Api, serving, settings_for
-from web.app import make_app
+from tests.conftest import Database as Prepared
+from tests.web.conftest import TOKEN, Api, opened_api
 from web.settings import JwtKey, WebSettings
 from web.tokens import BadKey, Tokens
 
@@ -27,19 +24,11 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture
-async def api(  # type: ignore[no-untyped-def]
-    database, gateway: tuple[str, Simulator], issuer: Issuer
-) -> AsyncIterator[Api]:
+async def api(database: Prepared, gateway: tuple[str, Simulator], issuer: Issuer) -> AsyncIterator[Api]:
     """The API, which trusts the issuer; its development token is not in use."""
-    app = make_app(
-        WebSettings(api_token=SecretStr(TOKEN), access_cache_s=0, **issuer.settings()),
-        settings_for(gateway[0]),
-        DatabaseSettings(database_url=database.web_url, database_pool_size=4),
-    )
-    admin = await asyncpg.connect(database.admin_url)
-    async with serving(app) as url, aiohttp.ClientSession() as http:
-        yield Api(url, http, admin, gateway[1], token=issuer.token())
-    await admin.close()
+    async with opened_api(database, gateway, development=False, access_cache_s=0, **issuer.settings()) as api:
+        api.token = issuer.token()
+        yield api
 
 
 async def test_no_attack_on_tokens_is_accepted_and_each_is_a_401(api: Api, issuer: Issuer) -> None:

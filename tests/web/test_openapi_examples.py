@@ -7,41 +7,28 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
-import asyncpg
 import jsonschema_rs
 import pytest
-from pydantic import SecretStr
 
 from bench.security.edge import Edge
 from bench.security.issuer import Issuer
 from bench.security.world import World, make_world
 from gateway.simulator.sim import Simulator
-from sql.db import DatabaseSettings
 from tests.conftest import Database as Prepared
-from tests.web.conftest import TOKEN, Api, serving, settings_for
+from tests.web.conftest import Api, opened_api
 from tests.web.examples import CALLS, ELSEWHERE, FILE, Example, filled, ids_of, plain
-from web.app import make_app
 from web.openapi.document import document
 from web.router import POLICY, ROUTES
-from web.settings import WebSettings
 
 ISSUER = Issuer()
 RECORD = os.environ.get("RECORD_EXAMPLES") == "1"
 
 
 @pytest.fixture
-async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  # type: ignore[no-untyped-def]
+async def api(database: Prepared, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:
     """The API, which trusts an issuer; set up with the development token."""
-    app = make_app(
-        WebSettings(development=True, api_token=SecretStr(TOKEN), **ISSUER.settings()),
-        settings_for(gateway[0]),
-        DatabaseSettings(database_url=database.web_url, database_pool_size=4),
-    )
-    admin = await asyncpg.connect(database.admin_url)
-    async with serving(app) as url, aiohttp.ClientSession() as http:
-        yield Api(url, http, admin, gateway[1])
-    await admin.close()
+    async with opened_api(database, gateway, **ISSUER.settings()) as api:
+        yield api
 
 
 @pytest.fixture

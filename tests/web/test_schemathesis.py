@@ -12,22 +12,16 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
-import asyncpg
 import pytest
-from pydantic import SecretStr
 
 from bench.security.edge import Edge
 from bench.security.issuer import Issuer
 from bench.security.world import make_world
 from gateway.simulator.sim import Simulator
-from sql.db import DatabaseSettings
 from tests.conftest import Database as Prepared
-from tests.web.conftest import TOKEN, Api, serving, settings_for
+from tests.web.conftest import Api, opened_api
 from tests.web.examples import ids_of, real
-from web.app import make_app
 from web.auth import Role
-from web.settings import WebSettings
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "3"))
 MANY = 10_000_000
@@ -48,11 +42,11 @@ ISSUER = Issuer()
 
 
 @pytest.fixture
-async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  # type: ignore[no-untyped-def]
+async def api(database: Prepared, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:
     """The API, which trusts an issuer and lets everybody call as often as they like."""
-    settings = WebSettings(
-        development=True,
-        api_token=SecretStr(TOKEN),
+    async with opened_api(
+        database,
+        gateway,
         web_max_wait_ms=20,
         web_reads_per_minute=MANY,
         web_writes_per_minute=MANY,
@@ -64,16 +58,8 @@ async def api(database, gateway: tuple[str, Simulator]) -> AsyncIterator[Api]:  
         web_refused_credentials_per_minute=MANY,
         web_forged_webhooks_per_minute=MANY,
         **ISSUER.settings(),
-    )
-    app = make_app(
-        settings,
-        settings_for(gateway[0]),
-        DatabaseSettings(database_url=database.web_url, database_pool_size=4),
-    )
-    admin = await asyncpg.connect(database.admin_url)
-    async with serving(app) as url, aiohttp.ClientSession() as http:
-        yield Api(url, http, admin, gateway[1])
-    await admin.close()
+    ) as api:
+        yield api
 
 
 @pytest.mark.timeout(60 + 20 * EXAMPLES)
