@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Self
@@ -40,7 +41,9 @@ from deploy.migrations import CHECKOUT, migrate
 from deploy.services import Keeper, python
 from sql import invariants
 from sql.bulk import bulk
+from sql.queries import parse
 
+_Q: Final = parse((Path(__file__).parent / "frame.sql").read_text())
 RAISED_PER_MINUTE: Final = 60_000
 """The gateway's limits as an operator of this size has them."""
 POSTGRES: Final = {"shared_buffers": "1GB", "max_wal_size": "16GB", "checkpoint_timeout": "30min"}
@@ -209,6 +212,20 @@ class Rig:
         """Rows of one statement, as the superuser, on a connection of its own."""
         async with bulk(self.admin_url) as db:
             return [dict(row) for row in await db.rows(statement, *args)]
+
+    async def track_functions(self) -> None:
+        """From the next connections on, PostgreSQL times its functions: `show_functions`."""
+        await self.ask(f"ALTER DATABASE {DATABASE} SET track_functions = 'pl'")
+
+    async def show_functions(self) -> None:
+        """Where PostgreSQL's time went; nothing if it was not asked to measure."""
+        for row in await self.ask(_Q["functions"]):
+            say(f"{row['funcname']:28} {row['calls']:9} calls {row['self_ms']:10.0f} ms")
+
+    async def batches_since(self, at: datetime) -> dict[str, list[int]]:
+        """By topic: how many batches, and of how many records together."""
+        rows = await self.ask(_Q["batches_since"], at)
+        return {row["topic"]: [row["batches"], int(row["records"])] for row in rows}
 
 
 def _limits(per_minute: int) -> str:

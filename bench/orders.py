@@ -44,7 +44,7 @@ async def run(options: argparse.Namespace) -> int:
             say("preparing wallets")
             await prepare(rig.admin_url, wallets=options.wallets, seed=options.seed)
             if options.functions:
-                await rig.ask("ALTER DATABASE commdesk SET track_functions = 'pl'")
+                await rig.track_functions()
             await rig.start_services()
             await write_people(rig, options)
             settings = rig.settings | {"wallets": options.wallets, "lots_per_wallet": 3, "duplicates": 0.02}
@@ -55,9 +55,7 @@ async def run(options: argparse.Namespace) -> int:
                 runs.append(found)
                 if not _held(found):
                     break
-            if options.functions:
-                for row in await rig.ask(_Q["functions"]):
-                    say(f"{row['funcname']:28} {row['calls']:9} calls {row['self_ms']:10.0f} ms")
+            await rig.show_functions()
             say("verifying")
             runs[-1]["violations"] = await rig.verify()
     knee = max((run["rate"] for run in runs if _held(run)), default=None)

@@ -15,7 +15,3 @@ SELECT y.order_id, y.status, coalesce(t.purchases, 0) AS purchases, extract(epoc
   JOIN payments y ON y.order_id = asked.order_id
   LEFT JOIN LATERAL (SELECT count(*) AS purchases, min(b.created_at) AS committed_at FROM wallet_transactions x JOIN batches b ON b.id = x.batch_id
                       WHERE x.source = 'payment' AND x.source_id = y.id::text AND x.transaction_type = 'purchase') t ON true;
-
--- name: functions()
--- Milliseconds spent in each function, waiting included.
-SELECT funcname, calls, round(self_time::numeric, 1)::float8 AS self_ms FROM pg_stat_user_functions ORDER BY self_time DESC LIMIT 40;

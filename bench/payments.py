@@ -68,7 +68,7 @@ async def run(options: argparse.Namespace) -> int:
                 rig.admin_url, wallets=options.wallets, orders=WARM_UP + sum(counts), seed=options.seed
             )
             if options.functions:
-                await rig.ask("ALTER DATABASE commdesk SET track_functions = 'pl'")
+                await rig.track_functions()
             await rig.start_services()
             await load_simulator(rig, world)
             settings = rig.settings | {
@@ -84,9 +84,7 @@ async def run(options: argparse.Namespace) -> int:
                 show(found)
                 runs.append(found)
                 first += count
-            if options.functions:
-                for row in await rig.ask(_Q["functions"]):
-                    say(f"{row['funcname']:28} {row['calls']:9} calls {row['self_ms']:10.0f} ms")
+            await rig.show_functions()
             say("verifying")
             runs[-1]["violations"] = await rig.verify()
     knee = max((r["rate"] for r in runs if (r["p99_s"] or 9e9) < LIMIT_S and not r["lost"]), default=None)
@@ -152,9 +150,7 @@ async def phase(
             "busy_cores": round(sum(cpu_sent[n] - before[n] for n in before) / sent["seconds"], 2),
             "generator_cpu_ms": round(sent["cpu_s"] / count * 1e3, 3),
             "generator": sent,
-            "batches": {
-                r["topic"]: [r["batches"], int(r["records"])] for r in await rig.ask(_Q["batches_since"], at)
-            },
+            "batches": await rig.batches_since(at),
         }
     )
 

@@ -54,6 +54,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--per-message", type=int, default=100)
+    parser.add_argument("--functions", action="store_true", help="time in PostgreSQL's functions")
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -77,6 +78,7 @@ async def run(options: argparse.Namespace) -> int:
                 found["plain"] = await bench.open(options.hot_rate, 0.0)
                 found["hot"] = await bench.open(options.hot_rate, 0.5)
                 show("hot", found["hot"])
+            await rig.show_functions()
             say("verifying")
             found["violations"] = await rig.verify()
             found["lost"] = sum(part["lost"] for part in bench.parts)
@@ -114,6 +116,8 @@ class Bench:
         settings = DatabaseSettings(database_url=self._rig.environment["DATABASE_URL"], database_pool_size=1)
         async with await Database.connect(settings) as db:
             await publishers.register(db, PUBLISHER, bytes.fromhex(self._secret))
+        if self._options.functions:
+            await self._rig.track_functions()
         if not compare:
             return
         async with bulk(self._rig.admin_url) as admin:
@@ -196,6 +200,7 @@ class Bench:
             "rate": rate,
             "cpu_us": _cpu_us(before, self._rig.cpu(), count),
             "generator_cpu_us": round(sent["cpu_s"] / count * 1e6, 1),
+            "batches": await self._rig.batches_since(at),
         } | await self._judge(prefix, scheduled, chosen)
 
     async def _judge(self, prefix: str, scheduled: Sequence[float], chosen: Sequence[int]) -> dict[str, Any]:

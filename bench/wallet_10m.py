@@ -48,6 +48,7 @@ async def run(options: argparse.Namespace) -> int:
                 say(f"{number * options.portion} done, {rates[-1]:.0f}/s, {size / 2**30:.1f} GiB")
             seconds = (datetime.now(UTC) - began).total_seconds()
             after = rig.cpu()
+            await rig.show_functions()
             say("verifying")
             verify_began = datetime.now(UTC)
             found: dict[str, Any] = {
