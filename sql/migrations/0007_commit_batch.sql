@@ -80,34 +80,38 @@ BEGIN
          array_agg(0), array_agg(0::bigint), array_agg(0::bigint)
     INTO r_outcome, r_reason, r_id, r_balance, v_fast, v_recognised, v_canonical, v_expiries, v_expired, v_breakage
     FROM (
-      SELECT y.*, y.outcome IS NULL AND bool_and(y.plain OR y.outcome IS NOT NULL) OVER per_wallet
-                  AND sum(y.credits) FILTER (WHERE y.outcome IS NULL) OVER per_wallet <= y.available AS fast
+      SELECT y.*, y.outcome IS NULL AND NOT y.repeated AND bool_and(y.plain OR y.outcome IS NOT NULL) OVER per_wallet
+                  AND sum(y.credits) FILTER (WHERE y.outcome IS NULL AND NOT y.repeated) OVER per_wallet <= y.available AS fast
         FROM (
-          SELECT c.ord, c.wallet, c.credits, w.available_credits AS available,
-                 CASE WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR (c.extra ->> 'refund_paise')::bigint < 0 OR c.kind NOT IN
-                             ('purchase', 'grant', 'spend', 'hold', 'capture', 'release', 'refund', 'expire', 'chargeback') THEN 'quarantined'
-                      WHEN c.publisher IS NOT NULL AND (s.name IS NULL OR NOT s.enabled OR c.feature <> ALL (s.features)
-                             OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'quarantined'
-                      WHEN t.id IS NOT NULL THEN CASE WHEN t.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
-                      WHEN f.idempotency_key IS NOT NULL THEN CASE WHEN f.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
-                 END AS outcome,
-                 CASE WHEN c.kind NOT IN ('purchase', 'grant', 'spend', 'hold', 'capture', 'release', 'refund', 'expire', 'chargeback') THEN 'unknown_kind'
-                      WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR (c.extra ->> 'refund_paise')::bigint < 0 THEN 'bad_amount'
-                      WHEN c.publisher IS NOT NULL AND s.name IS NULL THEN 'unknown_publisher'
-                      WHEN c.publisher IS NOT NULL AND (NOT s.enabled OR c.feature <> ALL (s.features)
-                             OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'outside_scope'
-                      WHEN t.id IS NOT NULL THEN CASE WHEN t.request_hash = c.hash THEN 'posted' ELSE 'other_request' END
-                      WHEN f.idempotency_key IS NOT NULL THEN CASE WHEN f.request_hash = c.hash THEN 'refused' ELSE 'other_request' END
-                 END AS reason,
-                 t.id AS tx, coalesce(t.balance_after, f.balance_credits) AS balance,
-                 c.kind = 'spend' AND w.id IS NOT NULL AND w.debt_credits = 0 AND w.next_expiry_at > c.occurred
-                   AND (v_waiting IS NULL OR c.wallet <> ALL (v_waiting)) AND count(*) OVER (PARTITION BY c.key) = 1 AS plain
-            FROM unnest(c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_feature, c_publisher, c_extra)
-                   WITH ORDINALITY AS c (wallet, kind, credits, key, hash, occurred, feature, publisher, extra, ord)
-            LEFT JOIN LATERAL (SELECT * FROM wallet_transactions x WHERE x.idempotency_key = c.key LIMIT 1) t ON true
-            LEFT JOIN LATERAL (SELECT * FROM refusals x WHERE x.idempotency_key = c.key LIMIT 1) f ON true
-            LEFT JOIN LATERAL (SELECT * FROM wallets x WHERE x.id = c.wallet LIMIT 1) w ON true
-            LEFT JOIN LATERAL (SELECT * FROM publishers x WHERE x.name = c.publisher LIMIT 1) s ON true
+          -- A key's second copy waits until the first is booked, and then finds it (6.); it does not keep its wallet from going as a set.
+          SELECT u.*, row_number() OVER (PARTITION BY u.key, u.wallet, u.outcome IS NULL ORDER BY u.ord) > 1 AS repeated FROM (
+            SELECT c.ord, c.wallet, c.credits, c.key, w.available_credits AS available,
+                   CASE WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR (c.extra ->> 'refund_paise')::bigint < 0 OR c.kind NOT IN
+                               ('purchase', 'grant', 'spend', 'hold', 'capture', 'release', 'refund', 'expire', 'chargeback') THEN 'quarantined'
+                        WHEN c.publisher IS NOT NULL AND (s.name IS NULL OR NOT s.enabled OR c.feature <> ALL (s.features)
+                               OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'quarantined'
+                        WHEN t.id IS NOT NULL THEN CASE WHEN t.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
+                        WHEN f.idempotency_key IS NOT NULL THEN CASE WHEN f.request_hash = c.hash THEN 'exists' ELSE 'conflict' END
+                   END AS outcome,
+                   CASE WHEN c.kind NOT IN ('purchase', 'grant', 'spend', 'hold', 'capture', 'release', 'refund', 'expire', 'chargeback') THEN 'unknown_kind'
+                        WHEN c.credits IS NULL OR c.credits NOT BETWEEN 1 AND 1000000000 OR (c.extra ->> 'refund_paise')::bigint < 0 THEN 'bad_amount'
+                        WHEN c.publisher IS NOT NULL AND s.name IS NULL THEN 'unknown_publisher'
+                        WHEN c.publisher IS NOT NULL AND (NOT s.enabled OR c.feature <> ALL (s.features)
+                               OR (s.communities IS NOT NULL AND (w.community_id IS NULL OR w.community_id <> ALL (s.communities)))) THEN 'outside_scope'
+                        WHEN t.id IS NOT NULL THEN CASE WHEN t.request_hash = c.hash THEN 'posted' ELSE 'other_request' END
+                        WHEN f.idempotency_key IS NOT NULL THEN CASE WHEN f.request_hash = c.hash THEN 'refused' ELSE 'other_request' END
+                   END AS reason,
+                   t.id AS tx, coalesce(t.balance_after, f.balance_credits) AS balance,
+                   c.kind = 'spend' AND w.id IS NOT NULL AND w.debt_credits = 0 AND w.next_expiry_at > c.occurred
+                     AND (v_waiting IS NULL OR c.wallet <> ALL (v_waiting))
+                     AND count(*) OVER (PARTITION BY c.key) = count(*) OVER (PARTITION BY c.key, c.wallet) AS plain
+              FROM unnest(c_wallet, c_kind, c_credits, c_key, c_hash, c_occurred, c_feature, c_publisher, c_extra)
+                     WITH ORDINALITY AS c (wallet, kind, credits, key, hash, occurred, feature, publisher, extra, ord)
+              LEFT JOIN LATERAL (SELECT * FROM wallet_transactions x WHERE x.idempotency_key = c.key LIMIT 1) t ON true
+              LEFT JOIN LATERAL (SELECT * FROM refusals x WHERE x.idempotency_key = c.key LIMIT 1) f ON true
+              LEFT JOIN LATERAL (SELECT * FROM wallets x WHERE x.id = c.wallet LIMIT 1) w ON true
+              LEFT JOIN LATERAL (SELECT * FROM publishers x WHERE x.name = c.publisher LIMIT 1) s ON true
+          ) u
         ) y
       WINDOW per_wallet AS (PARTITION BY y.wallet)
     ) z;
