@@ -22,6 +22,8 @@ log = structlog.get_logger("web")
 REQUEST_ID: Final = "X-Request-Id"
 _FORM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OF_HTTP: Final = {404: "unknown_route", 405: "method_not_allowed", 417: "expectation_failed"}
+LEFT: Final = 499
+"""The client left before its answer, as logs and metrics say it; nobody receives it."""
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/v1/live"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -29,24 +31,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer, whatever happens; a cancelled request (the client left) is not answered."""
+    """Answer, whatever happens."""
     given = request.headers.get(REQUEST_ID, "")
     request_id = given if _FORM.fullmatch(given) else str(uuid7())
     started = time.perf_counter()
     response: web.StreamResponse
-    try:
-        with (
-            structlog.contextvars.bound_contextvars(request_id=request_id),
-            _span(request, request_id) if tracing.on() else nullcontext() as span,
-        ):
-            response = await _answer(request, handler, request_id)
-            if span is not None:
-                span.set_attribute("http.response.status_code", response.status)
-                span.set_attribute("ids", request.get(EVENT_ID, ""))
-            _record(request, response.status, time.perf_counter() - started)
-    except ConnectionResetError:
-        log.info("the client left", request_id=request_id)
-        raise
+    with (
+        structlog.contextvars.bound_contextvars(request_id=request_id),
+        _span(request, request_id) if tracing.on() else nullcontext() as span,
+    ):
+        response = await _answer(request, handler, request_id)
+        if span is not None:
+            span.set_attribute("http.response.status_code", response.status)
+            span.set_attribute("ids", request.get(EVENT_ID, ""))
+        _record(request, response.status, time.perf_counter() - started)
     if not response.prepared:
         response.headers[REQUEST_ID] = request_id
         if STANDING in request:
@@ -83,7 +81,7 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
         code = _OF_HTTP.get(error.status, "malformed_request")
         return Problem(error.status, code, headers=headers).response(request_id)
     except ConnectionResetError:
-        raise
+        return web.Response(status=LEFT)
     except Exception:
         log.exception("a bug", method=request.method, route=_route(request))
         return Problem(500, "internal_error", "this is our fault; it is logged").response(request_id)

@@ -36,6 +36,8 @@ DRIP_S: Final = 1.0
 ROUNDS: Final = 3
 STANDS_S: Final = 3.0
 """Until the attacker's connections stand."""
+LEAVES_S: Final = 1.5
+"""So long before the end of a round, less what the attacker took to start, all leave at once: that is part of the attack."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +77,7 @@ async def press(
     """
     figures = Figures(rss_before_mb=house.rss_mb())
     each = count // ROUNDS
-    job = Job(url=house.url, token=token, seconds=each / per_s + STANDS_S + 1.0, slow=slow)
+    job = Job(url=house.url, token=token, seconds=STANDS_S + each / per_s - LEAVES_S, slow=slow)
     watching = asyncio.create_task(_watch(house, figures))
     try:
         for number in range(ROUNDS):

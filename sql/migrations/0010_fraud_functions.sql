@@ -371,7 +371,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   SELECT count(*)::integer FROM gone
 $$;
 
-GRANT EXECUTE ON FUNCTION lease_verifications, record_verifications, commit_fraud, decide_overdue, review_payment, purge_fraud_windows TO core_app;
 
 RESET ROLE;
 

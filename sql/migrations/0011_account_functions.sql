@@ -1,7 +1,7 @@
 -- migrate:up
 -- What the API writes besides payments, webhooks and the ledger: users, wallets, and the inbox of usage.
 -- Who serves must be able to tell whether every migration was applied.
-GRANT SELECT ON schema_migrations TO core_app, core_readonly;
+GRANT SELECT ON schema_migrations TO core_readonly;
 SET LOCAL ROLE core_owner;
 
 -- What a caller's key has made: the same key answers the same object, for ever. '<principal>:<key>'.
@@ -12,7 +12,7 @@ CREATE TABLE idempotency_keys (
   object_id uuid NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );
-GRANT SELECT ON idempotency_keys TO core_app, core_readonly;
+GRANT SELECT ON idempotency_keys TO core_readonly;
 
 -- Items that nobody will try again by itself, by what order is kept by: the outcome of a usage event looks here.
 CREATE INDEX retries_dead ON retries (key) WHERE state = 'dead';
@@ -92,7 +92,6 @@ BEGIN
   RETURN v_outcome;
 END $$;
 
-GRANT EXECUTE ON FUNCTION create_user, create_wallet, insert_usage TO core_app;
 
 RESET ROLE;
 

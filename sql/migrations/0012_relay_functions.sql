@@ -97,7 +97,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
                                    enabled = true, updated_at = now()
 $$;
 
-GRANT EXECUTE ON FUNCTION register_publisher, take_usage, close_usage, sweep_outbox, due_retries, due_retry_runs TO core_app;
 
 RESET ROLE;
 

@@ -313,8 +313,7 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON invoices FOR EACH STATEMENT EX
 CREATE TRIGGER refuse_delete BEFORE DELETE ON invoice_series FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON invoice_series FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
-GRANT SELECT ON credit_notes_due TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION commit_invoices, lease_renderings, record_renderings, void_invoice, canonical_invoice TO core_app;
+GRANT SELECT ON credit_notes_due TO core_readonly;
 GRANT EXECUTE ON FUNCTION canonical_invoice TO core_readonly;
 
 RESET ROLE;

@@ -33,7 +33,7 @@ CREATE TABLE notifications (
 ) WITH (fillfactor = 70);
 CREATE INDEX notifications_due ON notifications (next_at) WHERE channel = 'email' AND state IN ('queued', 'failed');
 CREATE INDEX notifications_of_user ON notifications (user_id, id) WHERE channel = 'in_app';
-GRANT SELECT ON notice_kinds, notifications TO core_app, core_readonly;
+GRANT SELECT ON notice_kinds, notifications TO core_readonly;
 
 -- users.notification_preferences: {"<channel>": false} or {"<channel>": {"<kind>": false}}; what is not said is wished for.
 CREATE FUNCTION notice_allowed(p_preferences jsonb, p_channel text, p_kind text) RETURNS boolean
@@ -276,8 +276,6 @@ END $$;
 CREATE TRIGGER keep_fact AFTER INSERT ON wallet_transactions FOR EACH ROW
   WHEN (new.transaction_type IN ('grant', 'expire', 'refund', 'chargeback')) EXECUTE FUNCTION keep_wallet_fact();
 
-GRANT EXECUTE ON FUNCTION commit_notices, remind_expiring, lease_notifications, record_notifications, suppress_notifications,
-  requeue_notifications, mark_notifications_read, set_notification_preferences TO core_app;
 
 RESET ROLE;
 

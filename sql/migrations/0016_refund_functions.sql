@@ -429,8 +429,7 @@ BEGIN
     1, 1, 0, 0, 0, 0, 0, 0);
 END $$;
 
-GRANT SELECT ON unapplied_receipts, disputes TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION refundable, request_refund, commit_refunds, lease_refunds, record_refund TO core_app;
+GRANT SELECT ON unapplied_receipts, disputes TO core_readonly;
 
 RESET ROLE;
 

@@ -85,7 +85,7 @@ BEGIN
     EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', t);
   END LOOP;
   FOREACH t IN ARRAY ARRAY['journal_entries', 'gateway_settlements', 'settlement_lines', 'recon_jobs'] LOOP
-    EXECUTE format('GRANT SELECT ON %I TO core_app, core_readonly', t);
+    EXECUTE format('GRANT SELECT ON %I TO core_readonly', t);
   END LOOP;
 END $$;
 
@@ -490,8 +490,6 @@ BEGIN
   RETURN 'resolved';
 END $$;
 
-GRANT EXECUTE ON FUNCTION poll_payments, unknown_orders, close_payments, take_job, finish_job, request_reconciliation, begin_window,
-  tell_settlements, commit_settled_lines, settlement_matches, book_unapplied, open_cases, assign_case, resolve_case, canonical_journal TO core_app;
 GRANT EXECUTE ON FUNCTION settlement_matches, canonical_journal TO core_readonly;
 
 RESET ROLE;

@@ -447,9 +447,7 @@ BEGIN
   RETURN 'asked';
 END $$;
 
-GRANT SELECT ON order_inquiries TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION hear_events, lease_inquiries, record_inquiry, refund_receipt, decide_refund_payout, ask_gateway, count_retry,
-  request_invoice TO core_app;
+GRANT SELECT ON order_inquiries TO core_readonly;
 
 RESET ROLE;
 

@@ -251,11 +251,9 @@ DECLARE
   t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['retry_policies', 'breakers', 'delayed_events', 'duties'] LOOP
-    EXECUTE format('GRANT SELECT ON %I TO core_app, core_readonly', t);
+    EXECUTE format('GRANT SELECT ON %I TO core_readonly', t);
   END LOOP;
 END $$;
-GRANT EXECUTE ON FUNCTION park_batch, waiting_keys, due_events, fail_retry, replay_dead, purge_dead, mark_mirrored, trip_breaker, try_breaker,
-  close_breaker, delay_event, cancel_delayed, release_delayed, take_duty TO core_app;
 
 RESET ROLE;
 

@@ -240,11 +240,9 @@ DECLARE
   t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['stream_incidents', 'stream_marks', 'archive_segments', 'checked_heads', 'invariant_runs'] LOOP
-    EXECUTE format('GRANT SELECT ON %I TO core_app, core_readonly', t);
+    EXECUTE format('GRANT SELECT ON %I TO core_readonly', t);
   END LOOP;
 END $$;
-GRANT EXECUTE ON FUNCTION report_incident, mark_streams, republish_partition, find_unapplied, find_unapplied_inbox, rewind_partition, record_archived, tell_replayed,
-  record_check, partition_of, canonical_journal, settlement_matches TO core_app;
 
 RESET ROLE;
 

@@ -148,10 +148,7 @@ CREATE FUNCTION approval_executed(p_id uuid) RETURNS void LANGUAGE sql SECURITY 
   UPDATE approvals SET executed_at = now() WHERE id = p_id AND state = 'approved' AND executed_at IS NULL
 $$;
 
-GRANT SELECT ON api_keys, revoked_tokens, revoked_subjects, approvals TO core_app;
 GRANT SELECT ON revoked_tokens, revoked_subjects, approvals TO core_readonly;   -- not the keys' hashes
-GRANT EXECUTE ON FUNCTION create_api_key, rotate_api_key, revoke_api_key, touch_api_key, revoke_token, revoke_subject, request_approval, decide_approval,
-  approval_executed TO core_app;
 
 RESET ROLE;
 

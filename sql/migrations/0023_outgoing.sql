@@ -228,8 +228,7 @@ $$;
 
 INSERT INTO notice_kinds VALUES ('endpoint_disabled', true, true);
 
-GRANT SELECT ON outgoing_endpoints, outgoing_accounts, outgoing_events, outgoing_queue, outgoing_deliveries TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION number_outgoing, lease_endpoints, record_turn, purge_outgoing TO core_app;
+GRANT SELECT ON outgoing_endpoints, outgoing_accounts, outgoing_events, outgoing_queue, outgoing_deliveries TO core_readonly;
 
 RESET ROLE;
 

@@ -122,7 +122,6 @@ BEGIN
   END IF;
 END $$;
 
-GRANT EXECUTE ON FUNCTION create_endpoint, update_endpoint, rotate_endpoint_secret, switch_endpoint, replay_deliveries TO core_app;
 
 RESET ROLE;
 

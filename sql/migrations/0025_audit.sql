@@ -89,9 +89,8 @@ $$;
 CREATE INDEX audit_logs_object ON audit_logs (object_kind, object_id, id);
 CREATE INDEX audit_logs_actor ON audit_logs (actor, id);
 
-GRANT SELECT ON audit_chains, audit_anchors TO core_app, core_readonly;
-GRANT EXECUTE ON FUNCTION record_audit, anchor_audit TO core_app;
-GRANT EXECUTE ON FUNCTION audit_line, audit_link, broken_audit TO core_app, core_readonly;
+GRANT SELECT ON audit_chains, audit_anchors TO core_readonly;
+GRANT EXECUTE ON FUNCTION audit_line, audit_link, broken_audit TO core_readonly;
 
 RESET ROLE;
 

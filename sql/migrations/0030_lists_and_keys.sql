@@ -74,8 +74,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   DELETE FROM request_keys WHERE key = p_key AND status IS NULL
 $$;
 
-GRANT SELECT ON request_keys TO core_app;
-GRANT EXECUTE ON FUNCTION begin_request, finish_request, abandon_request, wallet_seq_at TO core_app;
 GRANT EXECUTE ON FUNCTION wallet_seq_at TO core_readonly;
 
 RESET ROLE;

@@ -5,7 +5,6 @@
 -- core_web      the web process
 -- core_worker   the workers
 -- core_operator whoever sits at ./dev reconcile, ./dev queue, ./dev audit, or at a SQL prompt
--- core_app      all of them together: the tests' login, which nothing else has
 DO $$
 DECLARE
   name text;
@@ -56,7 +55,9 @@ GRANT EXECUTE ON FUNCTION
   record_renderings, record_turn, record_verifications, reincarnate_partition, release_delayed, remind_expiring,
   report_incident, republish_partition, suppress_notifications, sweep_outbox, take_duty, take_usage, take_webhooks,
   tell_replayed, trip_breaker, try_breaker, waiting_keys TO core_worker;
-GRANT EXECUTE ON FUNCTION broken_audit, register_publisher, requeue_notifications, rewind_partition, void_invoice TO core_operator;
+GRANT EXECUTE ON FUNCTION
+  broken_audit, cancel_delayed, delay_event, register_publisher, requeue_notifications, rewind_partition, sync_balance,
+  void_invoice TO core_operator;
 GRANT EXECUTE ON FUNCTION commit_batch, fail_order, order_created TO core_web, core_worker;
 GRANT EXECUTE ON FUNCTION purge_dead, replay_dead TO core_web, core_operator;
 GRANT EXECUTE ON FUNCTION

@@ -104,6 +104,24 @@ async def test_a_connection_that_rests_between_requests_is_left_alone(database, 
         writer.close()
 
 
+async def test_who_leaves_in_the_middle_of_a_body_is_counted_and_is_no_error(
+    database, gateway, caplog, capsys
+) -> None:  # type: ignore[no-untyped-def]
+    async with opened(database.url, gateway[0]) as (api, services):
+        for _ in range(20):
+            _, writer = await connect(api)
+            writer.write(HEAD + JSON + b"Content-Length: 500\r\n\r\n{")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+            writer.transport.abort()
+        left = services.metrics.requests.labels("POST", "/v1/users", "499")._value
+        async with asyncio.timeout(5):
+            while left.get() < 20:
+                await asyncio.sleep(0.02)
+        assert (await api.get("/healthz")).status == 200
+    assert "Traceback" not in caplog.text + "".join(capsys.readouterr())
+
+
 async def test_a_head_without_end_is_cut_before_it_fills_the_memory(database, gateway) -> None:  # type: ignore[no-untyped-def]
     async with opened(database.url, gateway[0]) as (api, services):
         reader, writer = await connect(api)
