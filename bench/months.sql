@@ -23,7 +23,7 @@ BEGIN
     END LOOP;
     EXECUTE format('CREATE TABLE %1$s_other PARTITION OF %1$I DEFAULT', t);
     EXECUTE format('CREATE TRIGGER refuse_rewrite BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', t);
-    EXECUTE format('GRANT SELECT ON %I TO core_app, core_readonly', t);
+    EXECUTE format('GRANT SELECT ON %I TO core_web, core_worker, core_operator, core_readonly', t);
     EXECUTE format('DROP TABLE %1$s_whole', t);
   END LOOP;
 END $$;

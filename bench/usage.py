@@ -66,6 +66,8 @@ async def run(options: argparse.Namespace) -> int:
             world = await prepare(rig.admin_url, wallets=options.wallets, seed=options.seed)
             bench = Bench(rig, world, options)
             await bench.set_up()
+            if options.functions:
+                await rig.track_functions()
             settings = rig.settings | {"wallets": options.wallets, "lots_per_wallet": 3, "duplicates": 0.02}
             found = await bench.closed()
             show("closed", found)
@@ -116,8 +118,6 @@ class Bench:
         settings = DatabaseSettings(database_url=self._rig.environment["DATABASE_URL"], database_pool_size=1)
         async with await Database.connect(settings) as db:
             await publishers.register(db, PUBLISHER, bytes.fromhex(self._secret))
-        if self._options.functions:
-            await self._rig.track_functions()
         if not compare:
             return
         async with bulk(self._rig.admin_url) as admin:

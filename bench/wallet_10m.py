@@ -36,6 +36,8 @@ async def run(options: argparse.Namespace) -> int:
             world = await prepare(rig.admin_url, wallets=options.wallets, seed=options.seed)
             bench = Bench(rig, world, options)
             await bench.set_up(compare=False)
+            if options.functions:
+                await rig.track_functions()
             rig.start_workers()
             settings = rig.settings | {"wallets": options.wallets, "lots_per_wallet": 3, "duplicates": 0.02}
             portions = [options.portion] * (options.count // options.portion)

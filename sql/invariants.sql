@@ -260,10 +260,11 @@ SELECT t.name AS table_name, coalesce(g.tgname, 'missing trigger') AS what, coal
   LEFT JOIN pg_trigger g ON g.tgrelid = to_regclass('public.' || t.name) AND g.tgname = n.name
  WHERE g.tgname IS NULL OR g.tgenabled NOT IN ('O', 'A')
 UNION ALL
-SELECT t.tablename, r.name || ' may ' || v.verb, '-'
-  FROM pg_tables t CROSS JOIN (VALUES ('core_app'), ('core_web'), ('core_worker'), ('core_operator'), ('core_readonly')) AS r (name)
+SELECT t.tablename, r.rolname || ' may ' || v.verb, '-'
+  FROM pg_tables t CROSS JOIN pg_roles r
  CROSS JOIN (VALUES ('INSERT'), ('UPDATE'), ('DELETE'), ('TRUNCATE')) AS v (verb)
- WHERE t.schemaname = 'public' AND has_table_privilege(r.name, format('%I.%I', t.schemaname, t.tablename), v.verb)
+ WHERE t.schemaname = 'public' AND r.rolname LIKE 'core\_%' AND r.rolname <> ALL ('{core_owner,core_migrator}')
+   AND has_table_privilege(r.oid, format('%I.%I', t.schemaname, t.tablename), v.verb)
  LIMIT 20;
 
 -- name: i14_the_chain_verifies()

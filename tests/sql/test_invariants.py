@@ -137,8 +137,8 @@ WOUNDS: dict[str, tuple[str, set[str]]] = {
             "i10_pending_credits_are_verified_payments",
         },
     ),
-    "the app may write a table": (
-        "GRANT UPDATE ON wallets TO core_app",
+    "a program may write a table": (
+        "GRANT UPDATE ON wallets TO core_worker",
         {"i14_the_ledger_refuses_rewriting"},
     ),
     "a link is another": (
