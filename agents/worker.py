@@ -45,6 +45,7 @@ from agents.writer import StreamWriter
 from gateway.client import open_client
 from gateway.settings import GatewaySettings
 from gateway.storage import open_storage
+from sql.batches import CHAINS
 from sql.db import Database
 from streams.app import make_app
 from streams.batches import Batch
@@ -61,8 +62,6 @@ LINGERS: Final = {invoice_generate.TOPIC: 5.0, notifications_billing.TOPIC: 5.0,
 BATCH_BYTES: Final = 128 << 10
 """About 500 events: beyond, a commit is no cheaper per event and holds its wallets longer."""
 SETTLED_S: Final = 3.0
-CHAINS: Final = 64
-"""Named chains of each kind; workers spread over them by name."""
 
 
 def build(name: str, *, concurrency: int = 4) -> faust.App:

@@ -13,6 +13,10 @@ from sql.errors import Fenced, RetryTaken, Waiting
 from sql.queries import load
 
 _Q: Final = load("offsets")
+CHAINS: Final = 64
+"""Named chains of each kind. A chain's row is locked until its transaction is on the disk, so calls spread over them
+by wallet, workers by name.
+"""
 
 
 @dataclass(frozen=True, slots=True)

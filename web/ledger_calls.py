@@ -74,7 +74,7 @@ async def decide(
         community_id=community_id,
         extra=extra,
     )
-    shard = call.services.partition(str(wallet_id))
+    shard = call.services.chain(str(wallet_id))
     try:
         decision = await ledger.call(
             call.services.db, shard, command, expired_partition=call.services.partition("")

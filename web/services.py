@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway.client import CashfreeClient
 from gateway.settings import GatewaySettings
 from gateway.storage import Storage
+from sql.batches import CHAINS
 from sql.db import Database
 from streams.topics import partition_of
 from web.access import Access
@@ -42,8 +43,12 @@ class Services:
     draining: bool = False
 
     def partition(self, key: str) -> int:
-        """The partition of a key, of any topic; also the shard of a synchronous call's chain."""
+        """The partition of a key, of any topic."""
         return partition_of(key, self.settings.partitions)
+
+    def chain(self, key: str) -> int:
+        """The shard of the named chain that a synchronous call for this key goes to."""
+        return partition_of(key, CHAINS)
 
     def refuse_if_crowded(self) -> None:
         """Nobody joins a queue for the database that has stood for long. Errors: Problem 503."""

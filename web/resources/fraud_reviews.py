@@ -88,7 +88,7 @@ async def _decided(call: Call, verdict: Literal["release", "reject"], body: Revi
         id,
         verdict,
         call.caller.principal,
-        shard=call.services.partition(str(id)),
+        shard=call.services.chain(str(id)),
         rejected_partition=call.services.partition("status=rejected"),
         why=body.why,
     )

@@ -95,8 +95,8 @@ async def request_invoice(call: Call, _: Nothing) -> Reply:
     is asked for again. 200 with the invoice, 202 while it is issued, 409 before the payment is credited.
     """
     db, payment_id = call.services.db, call.uuid("id", "payment")
-    partition = call.services.partition(str(payment_id))
-    outcome = await reversals.request_invoice(db, payment_id, shard=partition, invoice_partition=partition)
+    shard, partition = call.services.chain(str(payment_id)), call.services.partition(str(payment_id))
+    outcome = await reversals.request_invoice(db, payment_id, shard=shard, invoice_partition=partition)
     match outcome:
         case "unknown":
             raise not_found("payment")

@@ -217,7 +217,7 @@ async def _stored(
             ip=_address(call, body),
             metadata=metadata,
         ),
-        shard=call.services.partition(str(body.wallet_id)),
+        shard=call.services.chain(str(body.wallet_id)),
         created_partition=call.services.partition("status=created"),
     )
     if created.outcome == "conflict":
@@ -289,7 +289,7 @@ async def _order(call: Call, body: NewOrder, payment: Payment, buyer: Buyer, *, 
             call.services.db,
             payment.id,
             error.detail,
-            shard=call.services.partition(str(payment.wallet_id)),
+            shard=call.services.chain(str(payment.wallet_id)),
             failed_partition=call.services.partition("status=failed"),
         )
         raise _refused(payment, error.detail) from error

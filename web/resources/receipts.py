@@ -69,9 +69,13 @@ async def return_receipt(call: Call, _: Nothing) -> Reply:
     receipt = await reversals.get_receipt(db, cf_payment_id)
     if receipt is None:
         raise not_found("receipt")
-    partition = call.services.partition(str(receipt.payment_id))
+    key = str(receipt.payment_id)
     outcome, refund_id = await refunds.refund_receipt(
-        db, cf_payment_id, call.caller.principal, shard=partition, refund_partition=partition
+        db,
+        cf_payment_id,
+        call.caller.principal,
+        shard=call.services.chain(key),
+        refund_partition=call.services.partition(key),
     )
     refund = None if refund_id is None else await refunds.get_refund(db, refund_id)
     if refund is None:

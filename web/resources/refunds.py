@@ -136,7 +136,7 @@ async def create_refund(call: Call, body: NewRefund) -> Reply:
             request_hash=request_hash("refund", payment.id, body.amount_paise, body.policy, body.reason),
             reason=body.reason,
         ),
-        shard=call.services.partition(str(payment.wallet_id)),
+        shard=call.services.chain(str(payment.wallet_id)),
         partitions={
             "refund": call.services.partition(str(payment.id)),
             "notify": call.services.partition(str(payment.user_id)),
@@ -192,7 +192,7 @@ async def decide_payout(call: Call, body: PayoutVerdict) -> Reply:
         body.verdict,
         call.caller.principal,
         detail=body.reference,
-        shard=call.services.partition(str(refund.wallet_id)),
+        shard=call.services.chain(str(refund.wallet_id)),
         partitions={
             "refunds": call.services.partition(f"policy={refund.policy}"),
             "refunded": call.services.partition("status=refunded"),
