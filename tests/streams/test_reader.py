@@ -342,7 +342,8 @@ async def test_a_silent_partition_is_read_anew(
             broken.setattr(Wire, "credit_now", lambda *_: None)
             for number in range(CREDIT + 3):
                 await store(link, STREAM, b"%d" % number)
-            await until(lambda: ledger.count() == 5 + CREDIT - 1 or ledger.count() == 5 + CREDIT)
+            # What the credit lets through; the reader may have noticed the silence by the time we look.
+            await until(lambda: ledger.count() >= 5 + CREDIT - 1)
         await until(lambda: ledger.count() == 5 + CREDIT + 3)
     ledger.check()
 

@@ -105,8 +105,11 @@ async def test_a_connection_that_rests_between_requests_is_left_alone(database, 
 
 
 async def test_who_leaves_in_the_middle_of_a_body_is_counted_and_is_no_error(
-    database, gateway, caplog, capsys
-) -> None:  # type: ignore[no-untyped-def]
+    database: Prepared,
+    gateway: tuple[str, Simulator],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     async with opened(database.url, gateway[0]) as (api, services):
         for _ in range(20):
             _, writer = await connect(api)
