@@ -76,6 +76,8 @@ class Desk:
     till: Till
     settled: Settled
     ahead: timedelta = field(default_factory=lambda: timedelta(seconds=2))
+    at: datetime | None = None
+    """The time that it is for the reconciler; None: now, and a little ahead."""
 
     async def lose(self, price_paise: int = 50_000) -> Payment:
         """A payment that succeeded at the gateway, and nobody told us."""
@@ -96,7 +98,7 @@ class Desk:
             self.settled,
             holder=holder,
             age_s=age_s,
-            now=lambda: datetime.now(UTC) + self.ahead,
+            now=lambda: self.at or datetime.now(UTC) + self.ahead,
         )
 
     async def reconcile(self) -> Summary:
