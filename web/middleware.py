@@ -80,11 +80,16 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
             return web.Response(status=204, headers=headers)
         code = _OF_HTTP.get(error.status, "malformed_request")
         return Problem(error.status, code, headers=headers).response(request_id)
-    except ConnectionResetError:
-        return web.Response(status=LEFT)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionResetError) and _has_left(request):
+            return web.Response(status=LEFT)
         log.exception("a bug", method=request.method, route=_route(request))
         return Problem(500, "internal_error", "this is our fault; it is logged").response(request_id)
+
+
+def _has_left(request: web.Request) -> bool:
+    """Whether nobody hears an answer any more. A reset may also be another's connection, and that is a bug."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _refuse_odd(request: web.Request) -> None:

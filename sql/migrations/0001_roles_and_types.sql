@@ -3,7 +3,7 @@
 --
 -- core_owner    owns every object and cannot log in, so nobody can disable its triggers by accident
 -- core_readonly SELECT only: dashboards, verification, support
--- 0090 has each program's own.
+-- What each program is, and may, is in 0090.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'core_owner') THEN CREATE ROLE core_owner NOLOGIN; END IF;

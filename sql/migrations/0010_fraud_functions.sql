@@ -371,7 +371,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
   SELECT count(*)::integer FROM gone
 $$;
 
-
 RESET ROLE;
 
 -- migrate:down

@@ -92,7 +92,6 @@ BEGIN
   RETURN v_outcome;
 END $$;
 
-
 RESET ROLE;
 
 -- migrate:down

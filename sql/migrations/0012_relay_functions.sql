@@ -97,7 +97,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
                                    enabled = true, updated_at = now()
 $$;
 
-
 RESET ROLE;
 
 -- migrate:down

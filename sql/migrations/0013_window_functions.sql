@@ -31,7 +31,6 @@ BEGIN
     p_records + v_bad + v_dropped, p_records, 0, v_dropped, 0, 0, v_bad, 0);
 END $$;
 
-
 RESET ROLE;
 
 -- migrate:down

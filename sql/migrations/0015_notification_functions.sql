@@ -276,7 +276,6 @@ END $$;
 CREATE TRIGGER keep_fact AFTER INSERT ON wallet_transactions FOR EACH ROW
   WHEN (new.transaction_type IN ('grant', 'expire', 'refund', 'chargeback')) EXECUTE FUNCTION keep_wallet_fact();
 
-
 RESET ROLE;
 
 -- migrate:down

@@ -122,7 +122,6 @@ BEGIN
   END IF;
 END $$;
 
-
 RESET ROLE;
 
 -- migrate:down

@@ -36,7 +36,6 @@ BEGIN
   PERFORM finish_decided(p_batch_id, p_topic, p_partition, p_group, r_batch_no, p_epoch, r_incarnation, p_from, p_to, v_link, '', r_outcome, v_bad, v_dropped);
 END $$;
 
-
 RESET ROLE;
 
 -- migrate:down

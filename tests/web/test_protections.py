@@ -16,6 +16,7 @@ from deploy.local.private import private_postgres
 from gateway.simulator.sim import Simulator
 from sql.db import Database, DatabaseSettings
 from sql.errors import Unavailable
+from sql.ids import uuid7
 from sql.webhooks import NewWebhook, Receipt
 from tests.conftest import Database as Prepared
 from tests.web.conftest import TOKEN, Api, settings_for
@@ -123,6 +124,19 @@ async def test_who_leaves_in_the_middle_of_a_body_is_counted_and_is_no_error(
                 await asyncio.sleep(0.02)
         assert (await api.get("/healthz")).status == 200
     assert "Traceback" not in caplog.text + "".join(capsys.readouterr())
+
+
+async def test_a_connection_of_ours_that_breaks_is_a_bug_and_not_the_client_s_leaving(
+    database: Prepared, gateway: tuple[str, Simulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reset(*_: object) -> None:
+        raise ConnectionResetError("not the client's")
+
+    async with opened(database.url, gateway[0]) as (api, services):
+        for method in ("row", "rows", "value"):
+            monkeypatch.setattr(services.db, method, reset)
+        answer = await api.get(f"/v1/wallets/{uuid7()}")
+        assert (answer.status, answer.code) == (500, "internal_error")
 
 
 async def test_a_head_without_end_is_cut_before_it_fills_the_memory(database, gateway) -> None:  # type: ignore[no-untyped-def]
