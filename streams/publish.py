@@ -28,7 +28,7 @@ from streams.events import UsageEvent
 from streams.kept import TOPIC, KeptBatch, KeptPartition
 from streams.link import Link, Outcome, Ticket
 from streams.spool import Spool, Spooled
-from streams.topics import partition_of
+from streams.topics import partition_of, settled
 from streams.wire import Refused, Wire
 
 log = structlog.get_logger(__name__)
@@ -118,7 +118,7 @@ class Publisher:
         """
         wire = await Wire.connect(self._address, name=f"publisher {self._name}")
         try:
-            count = len(await wire.request(f"partitions of {TOPIC}", wire.partitions(TOPIC)))
+            count = await settled(wire, TOPIC)
         finally:
             await wire.close()
         if not count:

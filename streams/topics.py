@@ -115,6 +115,8 @@ the other nine; only the admin declares. Read by whatever sets up a broker, trie
 
 RECOVERY_S = 20.0
 """How long a restarted broker may take to find the partitions of its super streams."""
+SETTLE_S = 0.25
+"""How long a number of partitions must stay the same to be believed."""
 
 
 class PartitionMismatch(Exception):
@@ -152,7 +154,7 @@ async def declare(
             except Refused as error:
                 if error.code != StreamAlreadyExists.code:
                     raise
-            await _expect(wire, topic.name, streams)
+            await whole(wire, topic.name, partitions)
             if topic.name in TOPICS:
                 await _declare_dead(wire, topic.name, replicas)
     finally:
@@ -168,13 +170,33 @@ async def _declare_dead(wire: Wire, topic: str, replicas: int) -> None:
             raise
 
 
-async def _expect(wire: Wire, topic: str, streams: list[str]) -> None:
-    """Return once the topic has exactly these partitions. Errors: PartitionMismatch.
+async def whole(wire: Wire, topic: str, partitions: int) -> None:
+    """Return once the topic has exactly so many partitions.
 
-    A broker that has just restarted says for a while that a super stream has none: its bindings are recovered last.
+    A broker that has just restarted recovers the bindings last: a super stream has none for a while, then some,
+    then all. Who took some for all would look for keys where they don't lie; fewer are waited for, `RECOVERY_S` long.
+    Errors: PartitionMismatch; those of `Wire.request`.
     """
+    streams = {partition_stream(topic, index) for index in range(partitions)}
     end = time.monotonic() + RECOVERY_S
-    while sorted(found := await wire.partitions(topic)) != sorted(streams):
-        if found or time.monotonic() > end:
-            raise PartitionMismatch(f"{topic} has {len(found)} partitions, not {len(streams)}")
-        await asyncio.sleep(0.25)
+    while (found := set(await _partitions(wire, topic))) != streams:
+        if found - streams or time.monotonic() > end:
+            raise PartitionMismatch(f"{topic} has {len(found)} partitions, not {partitions}")
+        await asyncio.sleep(SETTLE_S)
+
+
+async def settled(wire: Wire, topic: str) -> int:
+    """How many partitions the topic has, for who is not told how many it must have: said twice, `SETTLE_S` apart,
+    because of a broker that has just restarted (see `whole`). 0 if there is no such topic.
+    Errors: those of `Wire.request`.
+    """
+    found, before = len(await _partitions(wire, topic)), 0
+    while found != before:
+        await asyncio.sleep(SETTLE_S)
+        found, before = len(await _partitions(wire, topic)), found
+    return found
+
+
+async def _partitions(wire: Wire, topic: str) -> list[str]:
+    streams: list[str] = await wire.request(f"partitions of {topic}", wire.partitions(topic))
+    return streams

@@ -21,7 +21,7 @@ from faust.transport import base, drivers
 from mode.utils.times import want_seconds
 
 from streams.address import PLAIN, TLS, Address
-from streams.topics import Topic, declare, partition_of
+from streams.topics import PartitionMismatch, Topic, declare, partition_of, whole
 from streams.transport.conductor import Conductor
 from streams.transport.consumer import Consumer
 from streams.transport.producer import Producer
@@ -53,12 +53,17 @@ class Transport(base.Transport):
 
     async def partitions_of(self, topic: str) -> int:
         """How many partitions the topic has. Errors: ImproperlyConfigured if it does not exist
-        and may not be made.
+        and may not be made, or has not as many as the app is told.
         """
         if topic not in self.known_partitions:
             wire = await Wire.connect(self.address, name=f"{self.app.conf.id} topics")
             try:
                 found = len(await wire.request(f"partitions of {topic}", wire.partitions(topic)))
+                if found:
+                    found = self.app.conf.topic_partitions
+                    await whole(wire, topic, found)
+            except PartitionMismatch as error:
+                raise ImproperlyConfigured(str(error)) from error
             finally:
                 await wire.close()
             if not found and self.app.conf.topic_allow_declare:

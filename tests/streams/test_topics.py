@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import quote
 
 import pytest
 
-from streams import amqp
+from deploy.broker import Management
+from streams import amqp, topics
 from streams.address import Address
 from streams.link import Link
-from streams.topics import TOPICS, PartitionMismatch, Topic, declare, partition_of
+from streams.topics import TOPICS, PartitionMismatch, Topic, declare, partition_of, partition_stream
 from streams.wire import Refused, UnsupportedBroker, Wire
 from tests.conftest import Broker
 
@@ -48,15 +50,47 @@ def test_keys_spread_evenly() -> None:
     assert max(counts) < 1200
 
 
-async def test_declaring_twice_is_the_same_as_once_and_another_count_is_an_error(broker: Broker) -> None:
+async def test_declaring_twice_is_the_same_as_once_and_another_count_is_an_error(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await declare(broker.admin_url, 2)
     await declare(broker.admin_url, 2)
+    with pytest.raises(PartitionMismatch, match="2 partitions, not 1"):
+        await declare(broker.admin_url, 1)
+    monkeypatch.setattr(topics, "RECOVERY_S", 0.5)
     with pytest.raises(PartitionMismatch, match="2 partitions, not 3"):
         await declare(broker.admin_url, 3)
     wire = await Wire.connect(Address.parse(broker.url), name="test")
     for topic in TOPICS:
         assert sorted(await wire.partitions(topic)) == [f"{topic}-0", f"{topic}-1"]
     await wire.close()
+
+
+async def test_partitions_that_a_restarted_broker_has_not_yet_found_are_waited_for(broker: Broker) -> None:
+    await declare(broker.admin_url, 4)
+    topic = "webhook.processing"
+    host = quote(broker.vhost, safe="")
+
+    async def recover(management: Management) -> None:
+        for number in range(2, 4):
+            await asyncio.sleep(topics.SETTLE_S / 2)
+            await management.restore_partition(broker.vhost, topic, number)
+
+    async with Management(broker.management_url) as management:
+        wire = await Wire.connect(Address.parse(broker.url), name="test")
+        for number in range(2, 4):
+            binding = f"/api/bindings/{host}/e/{topic}/q/{partition_stream(topic, number)}"
+            (found,) = await management.request("GET", binding)
+            await management.request("DELETE", f"{binding}/{found['properties_key']}")
+        assert len(await wire.partitions(topic)) == 2
+        told, asked, declared, _ = await asyncio.gather(
+            topics.whole(wire, topic, 4),
+            topics.settled(wire, topic),
+            declare(broker.admin_url, 4),
+            recover(management),
+        )
+        await wire.close()
+    assert (told, asked, declared) == (None, 4, None)
 
 
 ACCESS_REFUSED = 16
