@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 from aiohttp import HttpVersion10, web
+from aiohttp.web_request import BaseRequest
 from opentelemetry.trace import Span
 
 from sql.errors import Unavailable
@@ -45,7 +46,7 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
             span.set_attribute("http.response.status_code", response.status)
             span.set_attribute("ids", request.get(EVENT_ID, ""))
         _record(request, response.status, time.perf_counter() - started)
-    if not response.prepared:
+    if not response.prepared and not isinstance(response, _Unheard):
         response.headers[REQUEST_ID] = request_id
         if STANDING in request:
             response.headers.update(request[STANDING])
@@ -82,9 +83,17 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
         return Problem(error.status, code, headers=headers).response(request_id)
     except Exception as error:
         if isinstance(error, ConnectionResetError) and _has_left(request):
-            return web.Response(status=LEFT)
+            return _Unheard(status=LEFT)
         log.exception("a bug", method=request.method, route=_route(request))
         return Problem(500, "internal_error", "this is our fault; it is logged").response(request_id)
+
+
+class _Unheard(web.Response):
+    """What nobody hears is not written: a thousand who leave at once cost those who stay nothing more."""
+
+    async def prepare(self, request: BaseRequest) -> None:
+        """Errors: ConnectionResetError, always."""
+        raise ConnectionResetError
 
 
 def _has_left(request: web.Request) -> bool:
@@ -106,7 +115,7 @@ def _record(request: web.Request, status: int, seconds: float) -> None:
     metrics.requests.labels(request.method if route != "-" else "-", route, str(status)).inc()
     if route != "/v1/live":
         metrics.seconds.labels(request.method if route != "-" else "-", route).observe(seconds)
-    if route not in _QUIET or status >= 500:
+    if status != LEFT and (route not in _QUIET or status >= 500):
         ids = {"event_id": request[EVENT_ID]} if EVENT_ID in request else {}
         log.info(
             "request", method=request.method, route=route, status=status, ms=round(seconds * 1000, 2), **ids

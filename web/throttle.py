@@ -147,6 +147,9 @@ class Throttle:
 
     def _take_alone(self, first: Name, second: Name, share: int) -> tuple[Standing, Standing]:
         now_s = time.monotonic()
+        if not self.answers:
+            self._windows.presume(first.key, now_s)
+            self._windows.presume(second.key, now_s)
         found = (
             self._windows.look(first.key, first.limit, now_s),
             self._windows.look(second.key, second.limit, now_s),
@@ -214,7 +217,7 @@ class Throttle:
         taken = 1 if first.left and second.left else 0
         for name, standing in zip(one.names, (first, second), strict=True):
             if name.key:
-                self._windows.learn(name.key, standing.used + taken, now_s)
+                self._windows.learn(name.key, standing.used, now_s, taken=taken)
         return first, second
 
     async def open(self) -> None:

@@ -4,6 +4,7 @@ A minute is thirteen slots of five seconds, the oldest counted whole: so no sixt
 they begin. The oldest names are forgotten first, so the memory is bounded whoever comes.
 """
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,8 @@ SLOT_S: Final = 5
 SLOTS: Final = WINDOW_S // SLOT_S
 REMEMBERED: Final = 20_000
 UNTOLD: Final = -1
+TOGETHER_S: Final = 1.0
+"""What others took between two answers is remembered for so long; between answers further apart it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,14 @@ class Standing:
 
 
 class _Taken:
-    __slots__ = ("era", "slots")
+    __slots__ = ("era", "learnt_s", "others", "others_s", "slots")
 
     def __init__(self) -> None:
         self.slots: dict[int, int] = {}
         self.era = 0
+        self.learnt_s = -math.inf
+        self.others = 0
+        self.others_s = -math.inf
 
 
 class Windows:
@@ -64,11 +70,27 @@ class Windows:
         found.slots[slot] = found.slots.get(slot, 0) + n
         found.era = UNTOLD
 
-    def learn(self, name: str, used: int, now_s: float) -> None:
-        """Redis says so much is used, by all processes. It counts here as used just now, which is never too little."""
+    def learn(self, name: str, used: int, now_s: float, *, taken: int = 0) -> None:
+        """Redis says so much was used, by all processes, and took `taken` more for us. It counts here as used just now, which
+        is never too little.
+        """
         found = self._of(name)
-        found.slots = {int(now_s // SLOT_S): used} if used else {}
-        found.era = self._era
+        others = used - sum(found.slots.values())
+        if now_s - found.learnt_s > TOGETHER_S:
+            found.others, found.others_s = 0, now_s
+        elif others >= found.others or now_s - found.others_s > TOGETHER_S:
+            found.others, found.others_s = others, now_s
+        found.slots = {int(now_s // SLOT_S): used + taken} if used + taken else {}
+        found.era, found.learnt_s = self._era, now_s
+
+    def presume(self, name: str, now_s: float) -> None:
+        """Redis is away, and what others took since it last answered us is not known: it is taken to be as much as they
+        lately took between two answers. So nobody gains by the moment in which it goes.
+        """
+        found = self._taken.get(name)
+        if found is not None and found.others > 0:
+            self.take(name, found.others, now_s)
+            found.others = 0
 
     def untold(self, name: str, now_s: float) -> int:
         """What Redis may have to be told: what we know to be used of a name that it has not spoken of since it was away."""

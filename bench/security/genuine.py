@@ -41,6 +41,10 @@ class Genuine:
         """Of one phase."""
         return round((share(self.took_s.get(phase, []), 0.99) or 0.0) * 1000, 2)
 
+    def slowest_ms(self, phase: str) -> float:
+        """Of one phase."""
+        return round(max(self.took_s.get(phase, [0.0])) * 1000, 2)
+
     async def _one(self, due: float, phase: str) -> None:
         mark = self.forge.mark()
         self.marks.append(mark)

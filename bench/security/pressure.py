@@ -61,6 +61,8 @@ class Figures:
     statuses: Counter[int] = field(default_factory=Counter)
     p99_alone_ms: float = 0.0
     p99_attacked_ms: float = 0.0
+    max_attacked_ms: float = 0.0
+    """The moment in which all 500 leave."""
 
     @property
     def server_errors(self) -> int:
@@ -94,6 +96,7 @@ async def press(
         median(genuine.p99_ms(f"{when} {number}") for number in range(ROUNDS))
         for when in ("alone", "attacked")
     )
+    figures.max_attacked_ms = max(genuine.slowest_ms(f"attacked {number}") for number in range(ROUNDS))
     return figures
 
 

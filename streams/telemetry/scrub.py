@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
@@ -34,6 +35,7 @@ _FORMS: Final = (
 _CARD: Final = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])")
 
 
+@lru_cache(4096)
 def is_secret(name: str) -> bool:
     """Whether a field's name says that its value is nobody's business."""
     words = _WORD.findall(name)

@@ -157,6 +157,31 @@ async def test_killed_in_the_middle_it_is_counted_on_and_nobody_begins_anew(
         assert await accepted(throttle, name, of=50) == 0, "an empty Redis knows less than we do"
 
 
+async def test_what_another_process_counted_just_before_the_kill_is_no_gain(valkey: Valkey) -> None:
+    name = Name("writes:c:asha", 200)
+    async with (
+        open_throttle(valkey.url, processes=2) as one,
+        open_throttle(valkey.url, processes=2) as two,
+    ):
+        for _ in range(3):
+            for throttle in (one, two):
+                assert await accepted(throttle, name, of=24) == 24
+        valkey.kill9()
+        alone = [await accepted(throttle, name, of=200) for throttle in (one, two)]
+        assert 0.9 * 200 <= 144 + sum(alone) <= 200, "the first process has not heard of the last 24"
+        await valkey.start()
+        await until(lambda: one.answers and two.answers)
+        assert await accepted(one, name, of=50) + await accepted(two, name, of=50) == 0
+
+
+async def test_who_alone_uses_a_name_has_all_of_it_left_when_redis_goes(valkey: Valkey) -> None:
+    name = Name("writes:c:asha", 100)
+    async with open_throttle(valkey.url, processes=2) as one:
+        assert await accepted(one, name, of=40) == 40
+        valkey.kill9()
+        assert await accepted(one, name, of=100) == 30
+
+
 async def test_a_redis_that_comes_back_empty_is_told_also_by_who_took_nothing_meanwhile(
     valkey: Valkey,
 ) -> None:
