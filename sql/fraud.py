@@ -133,13 +133,22 @@ async def commit_fraud(
 
 
 async def decide_overdue(
-    db: Database, *, shard: int, limit: int, age_s: float, held_partition: int, partitions: int
-) -> tuple[int, Emitted | None]:
-    """Decide payments that have waited `age_s` for an entity: how many, and what follows."""
-    row = await db.row(_Q["decide_overdue"], uuid7(), shard, limit, age_s, held_partition, partitions)
+    db: Database,
+    *,
+    shard: int,
+    limit: int,
+    age_s: float,
+    hold_s: float,
+    held_partition: int,
+    partitions: int,
+) -> tuple[int, int, Emitted | None]:
+    """Decide payments that have waited `age_s` for an entity, or `hold_s` if they would be held only for it: how many such
+    checks were found, how many payments decided, and what follows.
+    """
+    row = await db.row(_Q["decide_overdue"], uuid7(), shard, limit, age_s, hold_s, held_partition, partitions)
     assert row is not None
     follows = None if row["r_batch_no"] is None else emitted(row, CHAIN, shard, GROUP)
-    return row["r_decided"], follows
+    return row["r_found"], row["r_decided"], follows
 
 
 Review = Literal["released", "rejected", "exists", "conflict", "not_held", "unknown"]

@@ -18,9 +18,9 @@ SELECT payment_id, entity_kind, entity, amount, occurred_at FROM fraud_checks WH
 -- Counts, windows and whatever decision they complete, with the offset.
 SELECT * FROM commit_fraud($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26);
 
--- name: decide_overdue(batch_id, shard, limit_rows, age_s, held_partition, partitions)
+-- name: decide_overdue(batch_id, shard, limit_rows, age_s, hold_s, held_partition, partitions)
 -- Decide without the entities that did not answer in time.
-SELECT * FROM decide_overdue($1, $2, $3, $4, $5, $6);
+SELECT * FROM decide_overdue($1, $2, $3, $4, $5, $6, $7);
 
 -- name: review_payment(batch_id, shard, payment_id, verdict, actor, rejected_partition, why)
 -- A person's word about a held payment.

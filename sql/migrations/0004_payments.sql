@@ -137,9 +137,10 @@ CREATE TABLE fraud_checks (
   recorded_at timestamptz,
   missed boolean NOT NULL DEFAULT false,                -- the decision did not wait for it
   requested_at timestamptz NOT NULL DEFAULT now(),
+  overdue_at timestamptz NOT NULL DEFAULT now(),        -- from when on the timer's patience counts
   PRIMARY KEY (payment_id, entity_kind)
 );
-CREATE INDEX fraud_checks_open ON fraud_checks (requested_at) WHERE counts IS NULL AND NOT missed;
+CREATE INDEX fraud_checks_open ON fraud_checks (overdue_at) WHERE counts IS NULL AND NOT missed;
 
 CREATE TABLE fraud_rules (
   code text COLLATE "C" PRIMARY KEY,

@@ -182,24 +182,30 @@ CREATE FUNCTION credit_command(p_payment uuid, p_wallet uuid, p_credits bigint, 
   SELECT json_build_object('kind', 'purchase', 'payment_id', p_payment, 'wallet_id', p_wallet, 'credits', p_credits, 'occurred_at', p_at)::text
 $$;
 
+-- What a payment's counts say by the rules in force, and 20 points for each entity that has not answered. `known`: without those.
+CREATE FUNCTION fraud_score(p_payment uuid) RETURNS TABLE (points integer, known integer, reasons text[], missing text[])
+LANGUAGE sql STABLE AS $$
+  SELECT coalesce(sum(k.points), 0)::integer, coalesce(sum(k.points) FILTER (WHERE k.entity_kind IS NULL), 0)::integer,
+         coalesce(array_agg(k.code ORDER BY k.code), '{}'),
+         coalesce(array_agg(k.entity_kind ORDER BY k.entity_kind) FILTER (WHERE k.entity_kind IS NOT NULL), '{}')
+    FROM (SELECT r.code, r.points, NULL AS entity_kind
+            FROM fraud_checks c JOIN fraud_rules r ON r.enabled AND r.entity_kind = c.entity_kind
+             AND (c.counts -> r.resolution ->> CASE r.measure WHEN 'count' THEN 0 ELSE 1 END)::bigint > r.threshold
+           WHERE c.payment_id = p_payment
+          UNION ALL
+          SELECT 'missing_' || c.entity_kind, 20, c.entity_kind FROM fraud_checks c WHERE c.payment_id = p_payment AND c.counts IS NULL) k
+$$;
+
 -- The one decision about each payment of p_ids: they are locked, verified and undecided. A rule fires above its threshold; its points and
 -- 20 for each entity that did not answer add up to at most 100, and 60 is a hold (domain/fraud.py is the specification). Returns what follows.
 CREATE FUNCTION decide_payments(p_ids uuid[], p_held_partition integer, p_partitions integer)
 RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
   WITH scored AS MATERIALIZED (
     SELECT y.place, y.id, y.user_id, y.wallet_id, y.amount, y.credits_granted, y.verified_at, y.credit_partition,
-           least(100, x.points)::integer AS score, x.reasons, x.missing
+           least(100, x.points) AS score, x.reasons, x.missing
       FROM unnest(p_ids) AS i (id)
      CROSS JOIN LATERAL (SELECT z.*, z.ctid AS place FROM payments z WHERE z.id = i.id LIMIT 1) y
-     CROSS JOIN LATERAL (
-       SELECT coalesce(sum(k.points), 0) AS points, coalesce(array_agg(k.code ORDER BY k.code), '{}') AS reasons,
-              coalesce(array_agg(k.entity_kind ORDER BY k.entity_kind) FILTER (WHERE k.entity_kind IS NOT NULL), '{}') AS missing
-         FROM (SELECT r.code, r.points, NULL AS entity_kind
-                 FROM fraud_checks c JOIN fraud_rules r ON r.enabled AND r.entity_kind = c.entity_kind
-                  AND (c.counts -> r.resolution ->> CASE r.measure WHEN 'count' THEN 0 ELSE 1 END)::bigint > r.threshold
-                WHERE c.payment_id = i.id
-               UNION ALL
-               SELECT 'missing_' || c.entity_kind, 20, c.entity_kind FROM fraud_checks c WHERE c.payment_id = i.id AND c.counts IS NULL) k) x
+     CROSS JOIN LATERAL fraud_score(i.id) x
   ), missed AS (
     UPDATE fraud_checks c SET missed = true WHERE c.payment_id = ANY (p_ids) AND c.counts IS NULL
   ), told AS (
@@ -294,24 +300,32 @@ BEGIN
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;
 
--- The timer: decide what has waited p_age_s for an entity, without it. Payments that somebody is just working on are left to them.
-CREATE FUNCTION decide_overdue(p_batch_id uuid, p_shard integer, p_limit integer, p_age_s double precision, p_held_partition integer, p_partitions integer,
-  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_decided integer,
+-- The timer: decide what has waited p_age_s for an entity, without it. Who would be held only for what is missing waits for it,
+-- p_hold_s long: a standstill of ours is no suspicion of theirs. Payments that somebody is just working on are left to them.
+-- r_found: how many checks were overdue.
+CREATE FUNCTION decide_overdue(p_batch_id uuid, p_shard integer, p_limit integer, p_age_s double precision, p_hold_s double precision,
+  p_held_partition integer, p_partitions integer,
+  OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_found integer, OUT r_decided integer,
   OUT o_topic text[], OUT o_partition integer[], OUT o_prev bigint[], OUT o_events text[])
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   v_ids uuid[];
+  v_waiting uuid[];
   v_chain record;
 BEGIN
-  SELECT array_agg(x.id) INTO v_ids FROM (
-    SELECT y.id FROM payments y
-     WHERE y.id IN (SELECT k.payment_id FROM fraud_checks k WHERE k.counts IS NULL AND NOT k.missed
-                       AND k.requested_at < now() - make_interval(secs => p_age_s) ORDER BY k.requested_at LIMIT p_limit)
-     ORDER BY y.id FOR NO KEY UPDATE SKIP LOCKED) x;
+  SELECT count(*), array_agg(DISTINCT k.payment_id) INTO r_found, v_ids
+    FROM (SELECT * FROM fraud_checks x WHERE x.counts IS NULL AND NOT x.missed AND x.overdue_at < now() - make_interval(secs => p_age_s)
+           ORDER BY x.overdue_at LIMIT p_limit) k;
+  SELECT array_agg(x.id) INTO v_ids
+    FROM (SELECT y.id FROM payments y WHERE y.id = ANY (v_ids) ORDER BY y.id FOR NO KEY UPDATE SKIP LOCKED) x;
   -- A new snapshot: what was decided before we had the lock stays as it is.
-  SELECT array_agg(y.id ORDER BY y.id) INTO v_ids FROM payments y
-   WHERE y.id = ANY (v_ids) AND y.status = 'verified' AND y.fraud_decided_at IS NULL
-     AND EXISTS (SELECT FROM fraud_checks k WHERE k.payment_id = y.id AND k.counts IS NULL);
+  SELECT array_agg(y.id ORDER BY y.id) FILTER (WHERE NOT x.waits), array_agg(y.id) FILTER (WHERE x.waits) INTO v_ids, v_waiting
+    FROM payments y
+   CROSS JOIN LATERAL (SELECT min(k.requested_at) AS since FROM fraud_checks k WHERE k.payment_id = y.id AND k.counts IS NULL) a
+   CROSS JOIN LATERAL (SELECT s.points >= 60 AND s.known < 60 AND a.since > now() - make_interval(secs => p_hold_s) AS waits FROM fraud_score(y.id) s) x
+   WHERE y.id = ANY (v_ids) AND y.status = 'verified' AND y.fraud_decided_at IS NULL AND a.since IS NOT NULL;
+  UPDATE fraud_checks k SET overdue_at = k.requested_at + make_interval(secs => p_hold_s - p_age_s)
+   WHERE k.payment_id = ANY (v_waiting) AND k.counts IS NULL;
   r_decided := coalesce(cardinality(v_ids), 0);
   IF r_decided = 0 THEN RETURN; END IF;
   SELECT * INTO v_chain FROM begin_chain('fraud', p_shard, 'core');

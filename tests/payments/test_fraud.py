@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from datetime import timedelta
 from ipaddress import ip_address
 from uuid import uuid4
 
@@ -41,7 +42,7 @@ async def test_random_counts_score_in_the_database_as_in_the_domain(shop: Shop) 
             a = [chaos.choice([0, 999_999, 1_000_001, 2_500_001, 10_000_001]) for _ in range(3)]
             counts[entity] = Velocity(*n, *a)
             await shop.admin.execute(
-                "UPDATE fraud_checks SET counts = $3, requested_at = '-infinity' WHERE payment_id = $1 AND entity_kind = $2",
+                "UPDATE fraud_checks SET counts = $3, overdue_at = '-infinity' WHERE payment_id = $1 AND entity_kind = $2",
                 payment.id,
                 str(entity),
                 json.dumps({str(w): [n[i], a[i]] for i, w in enumerate(Window)}),
@@ -53,7 +54,7 @@ async def test_random_counts_score_in_the_database_as_in_the_domain(shop: Shop) 
                 payment.id,
             )
         expected[payment.id] = score(counts)
-    assert await fraud_timer.once(shop.core, shard=0, age_s=-1) == 30
+    assert await overdue(shop) == 30
     for row in await shop.admin.fetch("SELECT payment_id, score, reasons, verdict FROM fraud_events"):
         verdict = expected.pop(row["payment_id"])
         assert row["score"] == verdict.score
@@ -103,7 +104,7 @@ async def test_the_timer_and_a_late_signal_decide_once_between_them(shop: Shop) 
         await judge(shop.windows, shop.db, 0, signals[:3])
         outcomes, _ = await asyncio.gather(
             judge(FraudWindows(shop.db), shop.db, 1, signals[3:]),
-            fraud_timer.once(shop.core, shard=0, age_s=0),
+            overdue(shop, age_s=0),
         )
         assert outcomes == ["posted"]
         missing = await shop.admin.fetchval(
@@ -121,12 +122,12 @@ async def test_the_timer_and_a_late_signal_decide_once_between_them(shop: Shop) 
         await shop.admin.fetchval("SELECT sum(n_events) FROM outbox WHERE dest_topic = 'wallet.credit'") == 15
     )
     assert await shop.admin.fetchval("SELECT count(*) FROM fraud_checks WHERE counts IS NULL") == 0
-    assert await fraud_timer.once(shop.core, shard=0, age_s=0) == 0
+    assert await overdue(shop, age_s=0) == 0
 
 
 async def test_timers_that_run_together_decide_each_payment_once(shop: Shop) -> None:
     payments = [await verified(shop) for _ in range(40)]
-    decided = await asyncio.gather(*(fraud_timer.once(shop.core, shard=i % 2, age_s=-1) for i in range(12)))
+    decided = await asyncio.gather(*(overdue(shop, shard=i % 2) for i in range(12)))
     assert sum(decided) == len(payments)
     assert await shop.admin.fetchval("SELECT count(*) FROM fraud_events") == len(payments)
     assert (await shop.counts("fraud"))["posted"] == len(payments)
@@ -134,21 +135,57 @@ async def test_timers_that_run_together_decide_each_payment_once(shop: Shop) -> 
 
 async def test_the_timer_decides_only_what_has_waited_and_marks_what_is_missing(shop: Shop) -> None:
     payment = await verified(shop)
-    assert await fraud_timer.once(shop.core, shard=0) == 0
-    await shop.admin.execute("UPDATE fraud_checks SET requested_at = now() - interval '3 seconds'")
-    assert await fraud_timer.once(shop.core, shard=0) == 1
+    first = (await signals_of(shop, payment.id))[:2]
+    await shop.ownership.claim(TOPIC, range(1), "test")
+    await judge(shop.windows, shop.db, 0, first)
+    assert await fraud_timer.once(shop.core, shard=0) == (0, 0)
+    await waited(shop, 3)
+    assert await fraud_timer.once(shop.core, shard=0) == (2, 1)
     row = await shop.admin.fetchrow("SELECT score, missing, verdict FROM fraud_events")
     assert row is not None
-    assert tuple(row) == (80, sorted(KINDS), "hold")
+    assert tuple(row) == (40, sorted(set(KINDS) - {signal.kind for signal in first}), "allow")
+    assert await fraud_timer.once(shop.core, shard=0) == (0, 0)
+
+
+async def test_a_standstill_holds_a_payment_only_after_minutes_and_its_end_lets_it_go(shop: Shop) -> None:
+    soon, late = [await verified(shop) for _ in range(2)]
+    await waited(shop, 3)
+    assert await fraud_timer.once(shop.core, shard=0) == (8, 0)
+    assert await fraud_timer.once(shop.core, shard=0) == (0, 0), "nobody looks at them again and again"
+    await shop.ownership.claim(TOPIC, range(1), "test")
+    await judge(shop.windows, shop.db, 0, await signals_of(shop, soon.id))
+    await waited(shop, 310)
+    assert await fraud_timer.once(shop.core, shard=0) == (4, 1)
+    rows = await shop.admin.fetch("SELECT payment_id, score, missing, verdict FROM fraud_events ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        (soon.id, 0, [], "allow"),
+        (late.id, 80, sorted(KINDS), "hold"),
+    ]
+    credits = await shop.admin.fetchval("SELECT sum(n_events) FROM outbox WHERE dest_topic = 'wallet.credit'")
+    assert credits == 1
     await shop.settle()
-    assert (await shop.payment(payment.id)).status == "held"
+    assert (await shop.payment(late.id)).status == "held"
     assert await shop.admin.fetchval("SELECT count(*) FROM fraud_checks WHERE counts IS NULL") == 0
-    assert await shop.by_status() == {"created": 1, "verified": 1, "held": 1}
+    assert await shop.by_status() == {"created": 2, "verified": 2, "held": 1}
+
+
+async def overdue(shop: Shop, *, shard: int = 0, age_s: float = -1) -> int:
+    """How many payments the timer decides whose patience has ended."""
+    _, decided = await fraud_timer.once(shop.core, shard=shard, age_s=age_s, hold_s=-1)
+    return decided
+
+
+async def waited(shop: Shop, seconds: int) -> None:
+    """Let so much time pass for what is awaited."""
+    await shop.admin.execute(
+        "UPDATE fraud_checks SET requested_at = requested_at - $1::interval, overdue_at = overdue_at - $1::interval",
+        timedelta(seconds=seconds),
+    )
 
 
 async def held(shop: Shop) -> Payment:
     payment = await verified(shop)
-    assert await fraud_timer.once(shop.core, shard=0, age_s=-1) == 1
+    assert await overdue(shop) == 1
     return await shop.payment(payment.id)
 
 

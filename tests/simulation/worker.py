@@ -110,6 +110,11 @@ class Network:
         self.broker.logs[stream].append(messages, int(self._loop.now.timestamp() * 1000))
 
 
+async def _overdue(core: Core, shard: int) -> int:
+    found, _ = await fraud_timer.once(core, shard=shard)
+    return found
+
+
 class NetworkWriter:
     """What agents publish with; as the real one, it waits for no confirm."""
 
@@ -174,7 +179,7 @@ class Worker:
             "retries wallet.credit": partial(retries.once, core, self.ownership, "wallet.credit"),
             "retries payment": partial(payment_processing.retry_once, core, self.ownership),
             "retries invoice": partial(invoice_generate.retry_once, core, self.ownership, _TERMS),
-            "fraud timer": partial(fraud_timer.once, core, shard=shard),
+            "fraud timer": partial(_overdue, core, shard),
             "mend": self._mend,
         }
         self.busy: set[str] = set()
