@@ -26,7 +26,7 @@ STOP_DEADLINE_S = 5.0
 _BACKOFF_S = (0.05, 5.0)
 _LOOK_EVERY_S = 0.1
 _HELD_S = 0.5
-REST = 8.0
+REST = 16.0
 """How many times as long as its commits take a partition rests."""
 _FULL_BYTES = 64 << 10
 BLAMED_AFTER = 3

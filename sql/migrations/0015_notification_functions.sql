@@ -42,6 +42,20 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                                                                 ELSE p_preferences -> p_channel END, 'true') <> 'false'::jsonb
 $$;
 
+-- What a user is to be told of a fact: a row of notifications for each channel of its kind that the user has not refused.
+CREATE FUNCTION notices_of(p_event uuid, p_user uuid, p_kind text)
+RETURNS TABLE (event_id uuid, user_id uuid, kind text, channel text, state text, error text, sent_at timestamptz)
+LANGUAGE sql STABLE AS $$
+  SELECT p_event, u.id, p_kind, c.channel,
+         CASE WHEN c.channel = 'in_app' THEN 'sent' WHEN u.email IS NULL THEN 'suppressed' ELSE 'queued' END,
+         CASE WHEN c.channel = 'email' AND u.email IS NULL THEN 'no_address' END,
+         CASE WHEN c.channel = 'in_app' THEN now() END
+    FROM (SELECT x.id, x.email, x.notification_preferences FROM users x WHERE x.id = p_user LIMIT 1) u
+   CROSS JOIN LATERAL (SELECT x.email, x.in_app FROM notice_kinds x WHERE x.kind = p_kind LIMIT 1) k
+   CROSS JOIN LATERAL (VALUES ('email', k.email), ('in_app', k.in_app)) AS c (channel, wanted)
+   WHERE c.wanted AND notice_allowed(u.notification_preferences, c.channel, p_kind)
+$$;
+
 -- Facts and their notices as one set; whoever books it first wins. Outcomes, in the order given:
 --   posted | exists (told before) | unknown_user (no such user: nothing is kept) | conflict (the fact is another user's)
 CREATE FUNCTION book_notices(n_user uuid[], n_kind text[], n_occurred timestamptz[], n_payment uuid[], n_wallet uuid[], n_credits bigint[],
@@ -60,24 +74,24 @@ BEGIN
        CROSS JOIN LATERAL (SELECT x.id FROM users x WHERE x.id = n.user_id LIMIT 1) u
        ORDER BY n.kind COLLATE "C", n.source COLLATE "C", n.source_id COLLATE "C", n.ord
     ON CONFLICT (kind, source, source_id) DO NOTHING
-    RETURNING id)
+    RETURNING id, user_id, kind
+  ), told AS (
+    INSERT INTO notifications (event_id, user_id, kind, channel, state, error, sent_at)
+      SELECT w.* FROM fact f CROSS JOIN LATERAL notices_of(f.id, f.user_id, f.kind) w
+    ON CONFLICT (event_id, channel) DO NOTHING)
   SELECT array_agg(f.id) INTO v_new FROM fact f;
+  IF cardinality(v_new) = cardinality(n_user) THEN   -- as nearly always: nothing was known, repeated, or of nobody
+    RETURN array_fill('posted'::text, ARRAY[cardinality(n_user)]);
+  END IF;
 
   -- A new snapshot sees the facts that another transaction has committed meanwhile.
   WITH told AS (
     INSERT INTO notifications (event_id, user_id, kind, channel, state, error, sent_at)
-      SELECT b.id, u.id, b.kind, c.channel,
-             CASE WHEN c.channel = 'in_app' THEN 'sent' WHEN u.email IS NULL THEN 'suppressed' ELSE 'queued' END,
-             CASE WHEN c.channel = 'email' AND u.email IS NULL THEN 'no_address' END,
-             CASE WHEN c.channel = 'in_app' THEN now() END
-        FROM (SELECT DISTINCT x.* FROM unnest(n_user, n_kind, n_source, n_source_id) AS x (user_id, kind, source, source_id)) n
+      SELECT w.* FROM (SELECT DISTINCT x.* FROM unnest(n_user, n_kind, n_source, n_source_id) AS x (user_id, kind, source, source_id)) n
        CROSS JOIN LATERAL (SELECT * FROM billing_events x WHERE x.kind = n.kind AND x.source = n.source AND x.source_id = n.source_id
                               AND x.user_id = n.user_id LIMIT 1) b
-       CROSS JOIN LATERAL (SELECT * FROM users x WHERE x.id = n.user_id LIMIT 1) u
-       CROSS JOIN LATERAL (SELECT * FROM notice_kinds x WHERE x.kind = n.kind LIMIT 1) k
-       CROSS JOIN LATERAL (VALUES ('email', k.email), ('in_app', k.in_app)) AS c (channel, wanted)
-       WHERE c.wanted AND notice_allowed(u.notification_preferences, c.channel, b.kind)
-       ORDER BY b.id, c.channel
+       CROSS JOIN LATERAL notices_of(b.id, b.user_id, b.kind) w
+       ORDER BY w.event_id, w.channel
     ON CONFLICT (event_id, channel) DO NOTHING
     RETURNING event_id)
   SELECT array_agg(DISTINCT t.event_id) INTO v_told FROM told t;
