@@ -40,12 +40,10 @@ async def check_new(url: str, *, limit: int, timeout_s: float) -> Checked:
     """Ask the invariants of at most `limit` fresh batches, in one snapshot. Errors: Unavailable, also after `timeout_s`."""
     began = time.monotonic()
     async with _snapshot(url, timeout_s) as connection:
-        counted = await connection.fetchrow(_Q["count_fresh"])
-        assert counted is not None
-        behind, chains = counted["behind"], counted["chains"]
+        behind = int(await connection.fetchval(_Q["count_fresh"]))
         if not behind:
             return Checked("new", 0, 0, [], time.monotonic() - began)
-        fresh = await connection.fetch(_Q["get_fresh"], max(1, 4 * limit // chains), limit)
+        fresh = await connection.fetch(_Q["get_fresh"], limit)
         ids: list[UUID] = sorted(row["id"] for row in fresh)
         found = []
         for name in NAMES if ids else ():
@@ -78,7 +76,7 @@ async def _snapshot(url: str, timeout_s: float) -> AsyncIterator["asyncpg.Connec
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 await connection.execute(
                     "SELECT set_config('statement_timeout', $1, true), set_config('jit', 'off', true),"
-                    " set_config('work_mem', '64MB', true)",
+                    " set_config('work_mem', '64MB', true), set_config('max_parallel_workers_per_gather', '0', true)",
                     f"{timeout_s:.3f}s",
                 )
                 yield connection

@@ -3,19 +3,19 @@
 -- No row is good news; a query stops at 20. First, what is fresh, and where the outcome goes.
 -- sqlfluff:exclude_rules:layout,aliasing,references,structure,ambiguous,capitalisation.functions,capitalisation.identifiers,capitalisation.literals
 
--- name: get_fresh(per_chain, limit_rows)
--- Batches that were not checked yet: of each chain its oldest, in turn.
+-- name: get_fresh(limit_rows)
+-- Batches that were not checked yet, the oldest first, and of each chain none before its predecessor: so all lie close together.
 SELECT b.id, o.topic, o.partition, o.consumer_group, b.batch_no
   FROM consumer_offsets o
   LEFT JOIN checked_heads h ON h.topic = o.topic AND h.partition = o.partition AND h.consumer_group = o.consumer_group
- CROSS JOIN LATERAL (SELECT x.id, x.batch_no, row_number() OVER (ORDER BY x.batch_no) AS place FROM batches x
+ CROSS JOIN LATERAL (SELECT x.id, x.batch_no, max(x.id::text COLLATE "C") OVER (ORDER BY x.batch_no) AS latest FROM batches x
                       WHERE x.topic = o.topic AND x.partition = o.partition AND x.consumer_group = o.consumer_group
                         AND x.batch_no > coalesce(h.batch_no, 0) AND x.batch_no <= o.batch_no ORDER BY x.batch_no LIMIT $1) b
- WHERE o.batch_no > coalesce(h.batch_no, 0) ORDER BY b.place LIMIT $2;
+ WHERE o.batch_no > coalesce(h.batch_no, 0) ORDER BY b.latest, o.topic, o.partition, o.consumer_group, b.batch_no LIMIT $1;
 
 -- name: count_fresh()
--- How many batches were not checked yet, and of how many chains.
-SELECT coalesce(sum(o.batch_no - coalesce(h.batch_no, 0)), 0)::bigint AS behind, count(*) AS chains
+-- How many batches were not checked yet.
+SELECT coalesce(sum(o.batch_no - coalesce(h.batch_no, 0)), 0)::bigint
   FROM consumer_offsets o
   LEFT JOIN checked_heads h ON h.topic = o.topic AND h.partition = o.partition AND h.consumer_group = o.consumer_group
  WHERE o.batch_no > coalesce(h.batch_no, 0);
