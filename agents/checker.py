@@ -24,13 +24,13 @@ VIOLATIONS = Counter(
 )
 BEHIND = Gauge("core_checker_behind_batches", "Batches that this worker's last run found unchecked")
 _LEAST: Final = 20
-_REST: Final = 9.0
+_REST: Final = 19.0
 """How many times as long as it took a run is rested from while more is to check; a second at least."""
 
 
 class CheckerSettings(BaseSettings):
     """How often and how much. A run that takes longer than its budget makes the next one smaller; while it is behind, it runs
-    in a tenth of the time, so that those who wait for a credit do not notice it.
+    in a twentieth of the time, so that those who wait for a credit do not notice it.
     """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)

@@ -57,8 +57,15 @@ from tables.fraud import FraudWindows
 
 log = structlog.get_logger("agents.worker")
 
-LINGERS: Final = {invoice_generate.TOPIC: 5.0, notifications_billing.TOPIC: 5.0, analytics_billing.TOPIC: 3.0}
-"""Topics whose batches nobody waits for may gather so many times longer."""
+LINGERS: Final = {
+    **dict.fromkeys(
+        (webhook_processing.TOPIC, payment_processing.TOPIC, fraud_detection.TOPIC, wallet_credit.TOPIC), 1.5
+    ),
+    analytics_billing.TOPIC: 3.0,
+    invoice_generate.TOPIC: 5.0,
+    notifications_billing.TOPIC: 5.0,
+}
+"""Topics whose batches may gather so many times longer: a payment has two seconds, and nobody waits for the last three."""
 BATCH_BYTES: Final = 128 << 10
 """About 500 events: beyond, a commit is no cheaper per event and holds its wallets longer."""
 SETTLED_S: Final = 3.0
