@@ -178,11 +178,12 @@ def judge(rows: list[dict[str, Any]], scheduled: array.array[float], first: int)
         row["credited"] - scheduled[row["number"] - first] for row in rows if row["credited"] is not None
     ]
     stages: dict[str, float | None] = {}
+    tenths: dict[str, list[float | None]] = {}
     for before, after in itertools.pairwise(_STAGES):
         taken = [
             row[after] - row[before] for row in rows if row[after] is not None and row[before] is not None
         ]
-        stages[after] = share(taken, 0.5)
+        stages[after], tenths[after] = share(taken, 0.5), _tenths(taken)
     return {
         "credited": len(latencies),
         "lost": sum(row["purchases"] == 0 for row in rows),
@@ -192,6 +193,7 @@ def judge(rows: list[dict[str, Any]], scheduled: array.array[float], first: int)
         "max_s": max(latencies, default=None),
         "p99_s_of_each_tenth": _tenths(latencies),
         "stages_p50_s": stages,
+        "stages_p99_s_of_each_tenth": tenths,
     }
 
 
