@@ -18,6 +18,7 @@ from agents import (
     invoice_generate,
     invoice_render,
     mailer,
+    months,
     notifications_billing,
     outgoing,
     overdue_holds,
@@ -167,6 +168,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         lambda: reminders.run(db),
         kept(lambda: outgoing.run(db)),
         kept(lambda: anchors.run(db, holder=f"{name}/{uuid4()}")),
+        kept(lambda: months.run(db, holder=f"{name}/{uuid4()}")),
     ]
     for loop in loops:
         app.task(loop)

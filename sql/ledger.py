@@ -129,6 +129,13 @@ async def commit_retries(
     return Committed(_decisions(answer), emitted(answer, chain, partition, group))
 
 
+async def make_months(db: Database, ahead: int) -> int:
+    """Partitions for this month and `ahead` more; how many were missing. Errors: Unavailable, also where a reader would have
+    had to be waited for.
+    """
+    return int(await db.value(_Q["make_months"], ahead))
+
+
 def _arguments(*head: Any, commands: Sequence[LedgerCommand], expired_partition: int) -> list[Any]:
     return [
         *head,

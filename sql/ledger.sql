@@ -16,3 +16,7 @@ SELECT flag_overdue_holds($1);
 -- name: get_overdue_holds(limit_rows)
 -- Holds past their time limit, the oldest first; a refund's hold has none.
 SELECT id, wallet_id, credits FROM holds WHERE state = 'held' AND expires_at < now() ORDER BY expires_at LIMIT $1;
+
+-- name: make_months(ahead)
+-- Partitions for this month and so many more, where they are not there yet; how many were made.
+SELECT make_months($1);

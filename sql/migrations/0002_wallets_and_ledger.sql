@@ -107,6 +107,12 @@ CREATE TABLE wallet_transactions (
 );
 CREATE UNIQUE INDEX transaction_purchase ON wallet_transactions (source, source_id) WHERE transaction_type = 'purchase';
 
+-- Most of the ledger's rows lie in months (make_months): their keys begin with a UUIDv7, whose first 48 bits are milliseconds, so a month is
+-- a range of ids, and a key is looked up in one. wallet_transactions keeps its keys unique for ever, which no range can: it is whole.
+CREATE FUNCTION month_id(p_month timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT (lpad(to_hex((extract(epoch FROM p_month) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
 -- Debit positive, credit negative; a transaction sums to zero per asset (I1). transaction_id is a wallet
 -- transaction, or a batch: revenue is recognised once per batch, per lot in lot_consumptions.
 CREATE TABLE ledger_entries (
@@ -116,7 +122,8 @@ CREATE TABLE ledger_entries (
   wallet_id uuid,                                       -- only for a wallet's own accounts
   amount bigint NOT NULL CHECK (amount <> 0),           -- credits or paise, by the account's asset
   PRIMARY KEY (transaction_id, leg)
-);
+) PARTITION BY RANGE (transaction_id);
+CREATE TABLE ledger_entries_other PARTITION OF ledger_entries DEFAULT;
 
 -- Which lots a transaction took from or gave to, and what it earned: any debit explains itself.
 CREATE TABLE lot_consumptions (
@@ -125,7 +132,8 @@ CREATE TABLE lot_consumptions (
   credits bigint NOT NULL CHECK (credits > 0),
   recognised_paise bigint NOT NULL,                     -- of the lot's deferred revenue, by this transaction
   PRIMARY KEY (transaction_id, lot_id)
-);
+) PARTITION BY RANGE (transaction_id);
+CREATE TABLE lot_consumptions_other PARTITION OF lot_consumptions DEFAULT;
 
 CREATE TABLE holds (
   id uuid PRIMARY KEY,

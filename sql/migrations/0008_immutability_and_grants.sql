@@ -18,6 +18,36 @@ BEGIN
   END LOOP;
 END $$;
 
+-- This month and the next p_ahead of the ledger's two largest tables, where they are not there yet. What is of no month made so far goes to
+-- <table>_other: it is found there, but cannot leave with its month. A table is made on its own and attached, which those who write do not
+-- notice; who would have to wait for a reader gives up and comes again. Returns how many were made.
+CREATE FUNCTION make_months(p_ahead integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+  v_month timestamptz;
+  v_table text;
+  v_part text;
+  v_made integer := 0;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('make_months'));
+  FOR v_month IN SELECT m AT TIME ZONE 'UTC' FROM generate_series(
+      date_trunc('month', now() AT TIME ZONE 'UTC'), (now() AT TIME ZONE 'UTC') + make_interval(months => least(p_ahead, 24)), interval '1 month') m LOOP
+    FOREACH v_table IN ARRAY ARRAY['ledger_entries', 'lot_consumptions'] LOOP
+      v_part := v_table || to_char(v_month AT TIME ZONE 'UTC', '_YYYY_MM');
+      CONTINUE WHEN to_regclass('public.' || v_part) IS NOT NULL;
+      EXECUTE format('CREATE TABLE public.%I (LIKE public.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', v_part, v_table);
+      EXECUTE format('ALTER TABLE public.%I ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)', v_table, v_part,
+                     month_id(v_month), month_id((v_month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC'));
+      EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON public.%I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', v_part);
+      v_made := v_made + 1;
+    END LOOP;
+  END LOOP;
+  RETURN v_made;
+END $$;
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger_entries_other FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON lot_consumptions_other FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+SELECT make_months(3);
+
 -- The function frame: nobody runs what is inside, only the entry points granted below.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE core_owner IN SCHEMA public REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;

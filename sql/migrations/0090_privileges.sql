@@ -50,7 +50,7 @@ GRANT EXECUTE ON FUNCTION
   claim_partitions, close_usage, commit_fraud, commit_invoices, commit_notices, commit_refunds, commit_signals,
   commit_webhooks, commit_windows, decide_overdue, due_events, due_retries, due_retry_runs, fail_retry, find_unapplied,
   find_unapplied_inbox, flag_overdue_holds, lease_endpoints, lease_inquiries, lease_notifications, lease_refunds,
-  lease_renderings, lease_verifications, mark_mirrored, mark_streams, number_outgoing, park_batch, partition_of,
+  lease_renderings, lease_verifications, make_months, mark_mirrored, mark_streams, number_outgoing, park_batch, partition_of,
   purge_fraud_windows, purge_outgoing, record_archived, record_check, record_inquiry, record_notifications, record_refund,
   record_renderings, record_turn, record_verifications, reincarnate_partition, release_delayed, remind_expiring,
   report_incident, republish_partition, suppress_notifications, sweep_outbox, take_duty, take_usage, take_webhooks,

@@ -177,7 +177,9 @@ async def test_no_key_and_no_order_is_stored_twice(admin: Connection) -> None:
     rows = await admin.fetch(
         "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexdef LIKE 'CREATE UNIQUE%'"
     )
-    unique = {row["indexdef"].split(" ON public.")[1].replace(" USING btree", "") for row in rows}
+    unique = {
+        re.split(r" ON (?:ONLY )?public\.", row["indexdef"])[1].replace(" USING btree", "") for row in rows
+    }
     assert {
         "payments (order_id)",
         "payments (idempotency_key)",
