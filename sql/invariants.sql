@@ -255,7 +255,7 @@ HAVING (sum(x.count), sum(x.credits), sum(x.amount_paise)) <> (0, 0, 0) LIMIT 20
 -- Every table of the ledger has its triggers, enabled, and no login may change it except through the functions.
 SELECT t.name AS table_name, coalesce(g.tgname, 'missing trigger') AS what, coalesce(g.tgenabled::text, '-') AS enabled
   FROM (VALUES ('wallet_transactions'), ('ledger_entries'), ('lot_consumptions'), ('refusals'), ('batches'), ('quarantine'), ('fraud_events'),
-               ('billing_events'), ('audit_logs'), ('audit_anchors'), ('journal_entries'), ('settlement_lines')
+               ('billing_events'), ('audit_logs'), ('audit_anchors'), ('journal_entries'), ('settlement_lines'), ('webhook_bodies')
         UNION ALL SELECT i.inhrelid::regclass::text FROM pg_inherits i WHERE i.inhparent IN ('ledger_entries'::regclass, 'lot_consumptions'::regclass)) AS t (name)
  CROSS JOIN (VALUES ('refuse_rewrite'), ('refuse_truncate')) AS n (name)
   LEFT JOIN pg_trigger g ON g.tgrelid = to_regclass('public.' || t.name) AND g.tgname = n.name

@@ -17,7 +17,9 @@ from bench.security.forge import Forge, event
 ADDRESS: Final = "127.0.0.2"
 AT_ONCE: Final = 16
 _MARK: Final = re.compile(rb"sec-[a-z0-9]+-[0-9]{6}")
-_ROWS: Final = "SELECT kind, stale, deliveries::int, body FROM payment_webhooks"
+_ROWS: Final = (
+    "SELECT kind, stale, deliveries::int, body FROM payment_webhooks JOIN webhook_bodies ON webhook_id = id"
+)
 
 
 @dataclass(frozen=True, slots=True)

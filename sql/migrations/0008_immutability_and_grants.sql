@@ -12,7 +12,7 @@ DECLARE
   t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['wallet_transactions', 'ledger_entries', 'lot_consumptions', 'refusals', 'batches', 'quarantine',
-                           'fraud_events', 'billing_events', 'audit_logs'] LOOP
+                           'fraud_events', 'billing_events', 'audit_logs', 'webhook_bodies'] LOOP
     EXECUTE format('CREATE TRIGGER refuse_rewrite BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_change()', t);
     EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', t);
   END LOOP;

@@ -98,13 +98,15 @@ RETURNS text[] LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, publi
               stale, ip, body, trace, ord)
   ), stored AS (
     INSERT INTO payment_webhooks AS w (id, business_key, kind, event_type, order_id, cashfree_payment_id, refund_id, status, payment_group,
-        payment_method, instrument, amount, offer_id, offer_amount, currency, occurred_at, version, stale, source_ip, deliveries, body, traceparent)
+        payment_method, instrument, amount, offer_id, offer_amount, currency, occurred_at, version, stale, source_ip, deliveries, traceparent)
       SELECT id, key, kind, type, order_id, payment, refund, status, pay_group, method, instrument, amount, offer, discount, currency,
              greatest(least(coalesce(occurred, now()), now() + interval '5 minutes'), now() - interval '24 hours'),
-             version, stale, ip, deliveries, body, trace
+             version, stale, ip, deliveries, trace
         FROM item WHERE nth = 1 ORDER BY key
     ON CONFLICT (business_key) DO UPDATE SET deliveries = w.deliveries + excluded.deliveries
     RETURNING new.business_key AS key, old.id IS NULL AS fresh
+  ), kept AS (
+    INSERT INTO webhook_bodies SELECT i.id, i.body FROM item i JOIN stored s USING (key) WHERE s.fresh AND i.nth = 1
   )
   SELECT array_agg(CASE WHEN s.fresh AND i.nth = 1 THEN 'new' ELSE 'replay' END ORDER BY i.ord) FROM item i JOIN stored s USING (key)
 $$;

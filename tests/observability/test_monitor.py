@@ -67,8 +67,8 @@ async def test_ages_dead_letters_incidents_and_violations_are_shown(database: An
         INSERT INTO invariant_runs (scope, holder, batches, behind, violated, detail, took_s)
           VALUES ('new', 'c', 10, 7, '{i3_balances_are_not_negative}', '{}', 0.1);
         INSERT INTO reconciliation_cases (kind, subject, expected, actual) VALUES ('unknown_settlement', 's', '{}', '{}');
-        INSERT INTO payment_webhooks (id, business_key, kind, event_type, occurred_at, version, stale, body, created_at)
-          VALUES (gen_random_uuid(), 'b', 'payment', 't', now(), 'v', false, '', now() - interval '40 seconds');
+        INSERT INTO payment_webhooks (id, business_key, kind, event_type, occurred_at, version, stale, created_at)
+          VALUES (gen_random_uuid(), 'b', 'payment', 't', now(), 'v', false, now() - interval '40 seconds');
         INSERT INTO billing_windows (metric, resolution, dimension, window_start, count, credits, amount_paise,
                                      as_of_partition, as_of_offset)
           VALUES ('payments', '1d', 'status=held', now(), 3, 0, 150000, 0, 0),
