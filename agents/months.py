@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from sql import errors, ledger, queues
+from sql import errors, ledger
 from sql.db import Database
 
 log = structlog.get_logger("agents.months")
@@ -20,21 +20,20 @@ LOOK_S: Final = 6 * 3600.0
 AGAIN_S: Final = 60.0
 
 
-async def run(db: Database, *, holder: str) -> None:
-    """Until cancelled. One worker at a time does it."""
+async def run(db: Database) -> None:
+    """Until cancelled. Every worker does it: the database makes each month once."""
     while True:
         pause_s = LOOK_S
         try:
-            if await queues.take_duty(db, "months", holder, lease_s=2 * LOOK_S):
-                await once(db)
-        except errors.DatabaseError as error:  # also where a reader would have had to be waited for
+            await once(db)
+        except errors.Unavailable as error:  # also where a reader would have had to be waited for
             log.warning("making months waits", error=str(error))
             pause_s = AGAIN_S
         await asyncio.sleep(pause_s)
 
 
 async def once(db: Database) -> int:
-    """Make what is missing; returns how many partitions. Errors: DatabaseError."""
+    """Make what is missing; returns how many partitions. Errors: Unavailable."""
     made = await ledger.make_months(db, AHEAD)
     if made:
         log.info("months made", partitions=made)

@@ -168,7 +168,7 @@ def build(name: str, *, concurrency: int = 4) -> faust.App:
         lambda: reminders.run(db),
         kept(lambda: outgoing.run(db)),
         kept(lambda: anchors.run(db, holder=f"{name}/{uuid4()}")),
-        kept(lambda: months.run(db, holder=f"{name}/{uuid4()}")),
+        kept(lambda: months.run(db)),
     ]
     for loop in loops:
         app.task(loop)

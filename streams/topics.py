@@ -179,7 +179,7 @@ async def whole(wire: Wire, topic: str, partitions: int) -> None:
     """
     streams = {partition_stream(topic, index) for index in range(partitions)}
     end = time.monotonic() + RECOVERY_S
-    while (found := set(await _partitions(wire, topic))) != streams:
+    while (found := set(await partitions_now(wire, topic))) != streams:
         if found - streams or time.monotonic() > end:
             raise PartitionMismatch(f"{topic} has {len(found)} partitions, not {partitions}")
         await asyncio.sleep(SETTLE_S)
@@ -190,13 +190,14 @@ async def settled(wire: Wire, topic: str) -> int:
     because of a broker that has just restarted (see `whole`). 0 if there is no such topic.
     Errors: those of `Wire.request`.
     """
-    found, before = len(await _partitions(wire, topic)), 0
+    found, before = len(await partitions_now(wire, topic)), 0
     while found != before:
         await asyncio.sleep(SETTLE_S)
-        found, before = len(await _partitions(wire, topic)), found
+        found, before = len(await partitions_now(wire, topic)), found
     return found
 
 
-async def _partitions(wire: Wire, topic: str) -> list[str]:
+async def partitions_now(wire: Wire, topic: str) -> list[str]:
+    """The streams that the broker names just now; none if there is no such topic. Errors: those of `Wire.request`."""
     streams: list[str] = await wire.request(f"partitions of {topic}", wire.partitions(topic))
     return streams

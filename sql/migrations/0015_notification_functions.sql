@@ -77,8 +77,7 @@ BEGIN
     RETURNING id, user_id, kind
   ), told AS (
     INSERT INTO notifications (event_id, user_id, kind, channel, state, error, sent_at)
-      SELECT w.* FROM fact f CROSS JOIN LATERAL notices_of(f.id, f.user_id, f.kind) w
-    ON CONFLICT (event_id, channel) DO NOTHING)
+      SELECT w.* FROM fact f CROSS JOIN LATERAL notices_of(f.id, f.user_id, f.kind) w)
   SELECT array_agg(f.id) INTO v_new FROM fact f;
   IF cardinality(v_new) = cardinality(n_user) THEN   -- as nearly always: nothing was known, repeated, or of nobody
     RETURN array_fill('posted'::text, ARRAY[cardinality(n_user)]);

@@ -21,7 +21,7 @@ from faust.transport import base, drivers
 from mode.utils.times import want_seconds
 
 from streams.address import PLAIN, TLS, Address
-from streams.topics import PartitionMismatch, Topic, declare, partition_of, whole
+from streams.topics import PartitionMismatch, Topic, declare, partition_of, partitions_now, whole
 from streams.transport.conductor import Conductor
 from streams.transport.consumer import Consumer
 from streams.transport.producer import Producer
@@ -58,7 +58,7 @@ class Transport(base.Transport):
         if topic not in self.known_partitions:
             wire = await Wire.connect(self.address, name=f"{self.app.conf.id} topics")
             try:
-                found = len(await wire.request(f"partitions of {topic}", wire.partitions(topic)))
+                found = len(await partitions_now(wire, topic))
                 if found:
                     found = self.app.conf.topic_partitions
                     await whole(wire, topic, found)
