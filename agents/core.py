@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
-from uuid import UUID
 
 from agents.intake import Secrets, Watermarks
 from sql import errors, offsets, webhooks
 from sql.batches import Emitted, Head
 from sql.db import Database
+from sql.ids import uuid_of
 from streams import messages
 from streams.batches import Batch, Claim, Fenced
 from streams.telemetry import carriers, tracing
@@ -80,7 +80,7 @@ class Core:
         """As `publish`, of a loop that no message brought the payments to: their traces are on their inbox rows."""
         found: dict[str, str] = {}
         if tracing.on():
-            ids = {UUID(known) for s in emitted.slices for known in carriers.payments_in(s.events)}
+            ids = {uuid_of(known) for s in emitted.slices for known in carriers.payments_in(s.events)}
             with suppress(errors.Unavailable):
                 found = await webhooks.get_payment_traceparents(self.db, list(ids)) if ids else {}
         with carriers.relayed(found, by=loop):

@@ -6,7 +6,6 @@ Out    wallet.credit (CreditCommand) for a payment let pass; analytics.billing a
 """
 
 from typing import Final
-from uuid import UUID
 
 import structlog
 
@@ -14,6 +13,7 @@ from agents.core import Core, fencing
 from agents.intake import Taken
 from sql import fraud
 from sql.fraud import StaleWindows, VelocitySignal
+from sql.ids import uuid_of
 from streams.batches import Batch
 from streams.events import FraudSignal
 from tables.fraud import TOPIC as TOPIC
@@ -64,7 +64,7 @@ def signal(taken: Taken) -> VelocitySignal:
     """An event as the tables and the database take it."""
     event: FraudSignal = taken.event
     return VelocitySignal(
-        UUID(event.payment_id),
+        uuid_of(event.payment_id),
         event.entity_kind,
         event.entity,
         event.amount_paise,

@@ -18,6 +18,7 @@ from agents.pool import rounds
 from agents.queues import blames, fail
 from domain.invoices import series_of_partition
 from sql import errors, invoices, publishers, relay
+from sql.ids import uuid_of
 from sql.invoices import InvoiceOrder
 from sql.relay import Parked
 from streams.batches import Batch
@@ -30,7 +31,7 @@ LIMIT: Final = 200
 async def handle(core: Core, terms: Mapping[str, Any], batch: Batch) -> None:
     """Issue one batch of invoices with its offset, then publish what follows. Errors: Fenced, Unavailable."""
     intake = await core.marks.take_in(batch)
-    due = [(UUID(t.event.payment_id), t.event.occurred_at, t.offset) for t in intake.taken]
+    due = [(uuid_of(t.event.payment_id), t.event.occurred_at, t.offset) for t in intake.taken]
     async with fencing():
         issued = await invoices.commit_invoices(
             core.db,
@@ -102,5 +103,9 @@ def parked(item: Parked) -> tuple[UUID, datetime, int]:
     """A parked payment as it came: what the books parked, or an event that could not be handled."""
     if "event" in item.payload:
         event = unpark(TOPIC, item.payload, item.offset).event
-        return UUID(event.payment_id), event.occurred_at, item.offset
-    return UUID(item.payload["payment_id"]), datetime.fromisoformat(item.payload["occurred_at"]), item.offset
+        return uuid_of(event.payment_id), event.occurred_at, item.offset
+    return (
+        uuid_of(item.payload["payment_id"]),
+        datetime.fromisoformat(item.payload["occurred_at"]),
+        item.offset,
+    )

@@ -8,10 +8,10 @@ Out    nothing; `mailer` sends what is queued for email, the app lists what is i
 
 from datetime import UTC
 from typing import Final
-from uuid import UUID
 
 from agents.core import Core, fencing
 from agents.intake import Taken
+from sql.ids import uuid_of
 from sql.notifications import Notice, commit_notices
 from streams.batches import Batch
 from streams.events import BillingNotice
@@ -44,11 +44,11 @@ def notice(taken: Taken) -> Notice:
     event: BillingNotice = taken.event
     source, source_id = identity(event)
     return Notice(
-        user_id=UUID(event.user_id),
+        user_id=uuid_of(event.user_id),
         kind=event.kind,
         occurred_at=event.occurred_at,
-        payment_id=None if event.payment_id is None else UUID(event.payment_id),
-        wallet_id=None if event.wallet_id is None else UUID(event.wallet_id),
+        payment_id=None if event.payment_id is None else uuid_of(event.payment_id),
+        wallet_id=None if event.wallet_id is None else uuid_of(event.wallet_id),
         credits=event.credits,
         amount_paise=event.amount_paise,
         source=source,

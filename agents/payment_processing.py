@@ -7,13 +7,13 @@ Out    analytics.billing: payments that failed; notifications.billing: to whom
 """
 
 from typing import Any, Final
-from uuid import UUID
 
 from agents.core import Core, PostgresOwnership, fencing
 from agents.intake import Taken, unpark
 from agents.pool import rounds
 from agents.queues import blames, fail
 from sql import errors, relay, signals
+from sql.ids import uuid_of
 from sql.signals import AttemptSignal
 from streams.batches import Batch
 from streams.events import PaymentSignal
@@ -43,7 +43,7 @@ async def handle(core: Core, batch: Batch) -> None:
 def signal(taken: Taken) -> AttemptSignal:
     """An event as the database takes it; the rest is read from the inbox row that it names."""
     event: PaymentSignal = taken.event
-    return AttemptSignal(event.order_id, UUID(event.inbox_id), event.kind, taken.offset)
+    return AttemptSignal(event.order_id, uuid_of(event.inbox_id), event.kind, taken.offset)
 
 
 async def run_retries(core: Core, ownership: PostgresOwnership) -> None:
@@ -86,4 +86,4 @@ def parked(payload: dict[str, Any], offset: int) -> AttemptSignal:
     """A parked signal as it came: what the ledger parked, or an event that could not be handled."""
     if "event" in payload:
         return signal(unpark(TOPIC, payload, offset))
-    return AttemptSignal(payload["order_id"], UUID(payload["inbox_id"]), payload["kind"], offset)
+    return AttemptSignal(payload["order_id"], uuid_of(payload["inbox_id"]), payload["kind"], offset)

@@ -6,10 +6,10 @@ Out    nothing from here; from the refunder: notifications.billing, analytics.bi
 """
 
 from typing import Final
-from uuid import UUID
 
 from agents.core import Core, fencing
 from sql import refunds
+from sql.ids import uuid_of
 from sql.refunds import DueRefund
 from streams.batches import Batch
 
@@ -19,7 +19,7 @@ TOPIC: Final = "refund.processing"
 async def handle(core: Core, batch: Batch) -> None:
     """Mark one batch of refunds due with its offset. Errors: Fenced, Unavailable."""
     intake = await core.marks.take_in(batch)
-    due = [DueRefund(UUID(t.event.refund_id), UUID(t.event.payment_id), t.offset) for t in intake.taken]
+    due = [DueRefund(uuid_of(t.event.refund_id), uuid_of(t.event.payment_id), t.offset) for t in intake.taken]
     async with fencing():
         marked = await refunds.commit_refunds(
             core.db, core.head(batch), due, progress=intake.progress, bad=intake.bad

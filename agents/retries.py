@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 import structlog
 
@@ -22,6 +21,7 @@ from agents.core import Core, PostgresOwnership
 from agents.intake import unpark
 from agents.queues import blames, fail
 from sql import errors, ledger, publishers, relay
+from sql.ids import uuid_of
 from sql.ledger import LedgerCommand, Retry
 from sql.relay import Parked
 from streams.events import CreditCommand
@@ -105,7 +105,7 @@ async def command_of(core: Core, topic: str, item: Parked) -> LedgerCommand:
             raise ValueError("forged: only the core speaks for others")
         return wallet_debit.command(core, taken)
     event = taken.event
-    paid = [UUID(event.payment_id)] if isinstance(event, CreditCommand) else []
+    paid = [uuid_of(event.payment_id)] if isinstance(event, CreditCommand) else []
     users = await publishers.users_of_payments(core.db, paid) if paid else {}
     return wallet_credit.command(core, taken, users)
 
@@ -115,8 +115,8 @@ def command(payload: dict[str, Any], offset: int) -> LedgerCommand:
     community = payload["community_id"]
     metadata = payload["metadata"]
     return LedgerCommand(
-        id=UUID(payload["id"]),
-        wallet_id=UUID(payload["wallet_id"]),
+        id=uuid_of(payload["id"]),
+        wallet_id=uuid_of(payload["wallet_id"]),
         kind=payload["kind"],
         credits=payload["credits"],
         key=payload["key"],
@@ -126,7 +126,7 @@ def command(payload: dict[str, Any], offset: int) -> LedgerCommand:
         source_id=payload["source_id"],
         analytics_partition=payload["analytics_partition"],
         feature=payload["feature"],
-        community_id=UUID(community) if community else None,
+        community_id=uuid_of(community) if community else None,
         metadata=None if metadata is None else json.dumps(metadata),
         offset=offset,
         extra=payload["extra"],

@@ -7,10 +7,10 @@ Out    nothing: people read the cases
 """
 
 from typing import Final
-from uuid import UUID
 
 from agents.core import Core, fencing
 from sql import reconciliation
+from sql.ids import uuid_of
 from sql.reconciliation import DueSettlement
 from streams.batches import Batch
 
@@ -20,7 +20,7 @@ TOPIC: Final = "settlements.processing"
 async def handle(core: Core, batch: Batch) -> None:
     """Make one batch of settlements due with its offset. Errors: Fenced, Unavailable."""
     intake = await core.marks.take_in(batch)
-    due = [DueSettlement(t.event.settlement_id, UUID(t.event.inbox_id), t.offset) for t in intake.taken]
+    due = [DueSettlement(t.event.settlement_id, uuid_of(t.event.inbox_id), t.offset) for t in intake.taken]
     async with fencing():
         marked = await reconciliation.commit_settlements(
             core.db, core.head(batch), due, progress=intake.progress, bad=intake.bad

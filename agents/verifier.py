@@ -13,7 +13,6 @@ Out    fraud.detection: a FraudSignal per entity of a verified payment; analytic
 """
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Final, Protocol
 from uuid import UUID
@@ -146,9 +145,7 @@ class Verifier:
     async def ask(self, lease: Lease) -> Answer:
         """The gateway's own word about an order. Never raises for what the gateway does."""
         credit_partition = self._core.partition(str(lease.wallet_id))
-        asked = [
-            Asked(kind, entity, self._core.partition(f"{kind}:{entity}")) for kind, entity in entities(lease)
-        ]
+        asked = [self._asked(kind, entity) for kind, entity in entities(lease)]
         try:
             order = await self._gateway.get_order(lease.order_id)
             evidence = None
@@ -177,6 +174,12 @@ class Verifier:
             cf_order_id=order.cf_order_id,
             evidence=evidence,
         )
+
+    def _asked(self, kind: str, entity: str | None) -> Asked:
+        if entity is None:
+            return None
+        entity = entity[:MAX_ENTITY]
+        return entity, self._core.partition(f"{kind}:{entity}")
 
     async def record(self, answers: list[Answer]) -> list[str]:
         """Record answers and publish what follows; returns what each did. Errors: Unavailable."""
@@ -210,14 +213,11 @@ class Verifier:
         return [self._traced[a.payment_id] for a in answers if a.payment_id in self._traced]
 
 
-def entities(lease: Lease) -> Iterator[tuple[str, str]]:
-    """By whom and what a payment is judged: (kind, entity) of each that is known."""
-    known = (
+def entities(lease: Lease) -> tuple[tuple[str, str | None], ...]:
+    """By whom and what a payment is judged, as (kind, entity): user, device, address, instrument; None where it has none."""
+    return (
         ("user", str(lease.user_id)),
-        ("device", lease.device_id),
+        ("device", lease.device_id or None),
         ("ip", address_entity(lease.ip) if lease.ip is not None else None),
-        ("instrument", lease.instrument),
+        ("instrument", lease.instrument or None),
     )
-    for kind, entity in known:
-        if entity:
-            yield kind, entity[:MAX_ENTITY]

@@ -14,7 +14,7 @@ from uuid import UUID
 from agents.core import Core, fencing
 from agents.intake import Taken
 from sql import ledger, publishers
-from sql.ids import uuid7
+from sql.ids import uuid7, uuid_of
 from sql.ledger import LedgerCommand
 from streams.batches import Batch
 from streams.events import CreditCommand, GrantCommand
@@ -25,7 +25,7 @@ TOPIC: Final = "wallet.credit"
 async def handle(core: Core, batch: Batch) -> None:
     """Commit one batch of credits with its offset, then publish what follows. Errors: Fenced, Unavailable."""
     intake = await core.marks.take_in(batch)
-    paid = [UUID(t.event.payment_id) for t in intake.taken if isinstance(t.event, CreditCommand)]
+    paid = [uuid_of(t.event.payment_id) for t in intake.taken if isinstance(t.event, CreditCommand)]
     users = await publishers.users_of_payments(core.db, paid) if paid else {}
     async with fencing():
         committed = await ledger.commit_batch(
@@ -47,7 +47,7 @@ def command(core: Core, taken: Taken, users: Mapping[UUID, UUID]) -> LedgerComma
     if isinstance(event, GrantCommand):
         return LedgerCommand(
             id=uuid7(),
-            wallet_id=UUID(event.wallet_id),
+            wallet_id=uuid_of(event.wallet_id),
             kind="grant",
             credits=event.credits,
             key=f"core:grant/{event.id}",
@@ -62,10 +62,10 @@ def command(core: Core, taken: Taken, users: Mapping[UUID, UUID]) -> LedgerComma
                 "expires_at": None if event.expires_at is None else event.expires_at.isoformat(),
             },
         )
-    payment = UUID(event.payment_id)
+    payment = uuid_of(event.payment_id)
     return LedgerCommand(
         id=uuid7(),
-        wallet_id=UUID(event.wallet_id),
+        wallet_id=uuid_of(event.wallet_id),
         kind="purchase",
         credits=event.credits,
         key=f"core:purchase/{event.payment_id}",

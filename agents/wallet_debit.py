@@ -7,7 +7,6 @@ Out    analytics.billing: credits spent and revenue recognised, per feature, com
 
 import hashlib
 from typing import Final
-from uuid import UUID
 
 import msgspec
 
@@ -16,7 +15,7 @@ from agents.intake import CORE, Taken
 from domain.times import clamp_occurred_at
 from sql import ledger
 from sql.batches import Bad
-from sql.ids import uuid7
+from sql.ids import uuid7, uuid_of
 from sql.ledger import LedgerCommand
 from streams.batches import Batch
 from streams.events import UsageEvent
@@ -66,7 +65,7 @@ def command(core: Core, taken: Taken) -> LedgerCommand:
     )
     return LedgerCommand(
         id=uuid7(),
-        wallet_id=UUID(event.wallet_id),
+        wallet_id=uuid_of(event.wallet_id),
         kind="spend",
         credits=event.credits,
         key=f"{principal}:{event.id}",
@@ -76,7 +75,7 @@ def command(core: Core, taken: Taken) -> LedgerCommand:
         source_id=event.id,
         analytics_partition=core.partition(f"community={event.community_id or '-'},feature={event.feature}"),
         feature=event.feature,
-        community_id=UUID(event.community_id) if event.community_id else None,
+        community_id=uuid_of(event.community_id) if event.community_id else None,
         metadata=None if event.metadata is None else _encode(event.metadata).decode(),
         publisher=None if relayed else taken.publisher,
         offset=taken.offset,

@@ -13,6 +13,7 @@ from uuid import UUID
 from agents.core import Core, fencing
 from agents.intake import Taken
 from sql import webhooks
+from sql.ids import uuid_of
 from sql.webhooks import Signal, WebhookToClose
 from streams.batches import Batch
 from streams.events import WebhookReceived
@@ -46,7 +47,7 @@ def to_close(core: Core, taken: Taken, refunds: Mapping[str, UUID]) -> WebhookTo
     event: WebhookReceived = taken.event
     refunded = None if event.refund_id is None else refunds.get(event.refund_id)
     return WebhookToClose(
-        inbox_id=UUID(event.inbox_id),
+        inbox_id=uuid_of(event.inbox_id),
         order_id=event.order_id,
         signal=SIGNALS.get(event.status or "", "other"),
         payment_partition=core.partition(event.order_id),

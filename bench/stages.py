@@ -32,6 +32,7 @@ from agents.core import Core, Outgoing, PostgresOwnership
 from agents.relay import Relay
 from agents.settings import InvoiceSettings
 from agents.verifier import Verifier
+from agents.worker import rest_the_collector
 from bench.frame import durability, machine, report, say
 from bench.prepare import PRICE_PAISE, World, prepare
 from bench.sender import body_of, body_template
@@ -190,6 +191,7 @@ class Line:
 async def run(options: argparse.Namespace) -> int:
     """Measure, show, write; 1 if the books are not in order after it."""
     about, runs, settings = machine(), [], {}
+    rest_the_collector()
     for _ in range(options.runs):
         async with private_postgres() as postgres:
             admin = postgres.url(SUPERUSER)

@@ -8,6 +8,7 @@ excuse: it costs points and has a reason code of its own.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -40,6 +41,7 @@ class Metric(StrEnum):
     AMOUNT = "amount"
 
 
+@lru_cache(maxsize=65_536)
 def address_entity(ip: str) -> str | None:
     """What an address is counted as: itself, or the /64 of an IPv6 address, in which one customer has as many as they like.
 

@@ -44,9 +44,7 @@ def decode(raw: bytes) -> Json:
     except UnicodeDecodeError as error:
         raise Malformed("not_utf8", str(error)) from error
     try:
-        value: Json = json.loads(
-            text, parse_float=_decimal, parse_constant=_not_finite, object_pairs_hook=_unique_keys
-        )
+        value: Json = _DECODER.decode(text)
     except Malformed:
         raise
     except RecursionError as error:
@@ -152,3 +150,8 @@ def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     if len(node) != len(pairs):
         raise Malformed("duplicate_key", "an object has the same key twice")
     return node
+
+
+_DECODER: Final = json.JSONDecoder(
+    parse_float=_decimal, parse_constant=_not_finite, object_pairs_hook=_unique_keys
+)

@@ -19,8 +19,14 @@ _Q: Final = load("fraud")
 CHAIN: Final = "fraud"
 GROUP: Final = "core"
 
+Counts = tuple[int, int, int, int, int, int]
+"""Payments and paise of an entity in the minute, the hour and the day that end with a payment, which is one of them."""
+
 Entity = tuple[str, str]
 """(kind, entity): user, device, ip or instrument, and which."""
+
+
+_NOT_FOLDED: Final[Counts] = (0, 0, 0, 0, 0, 0)
 
 
 class StaleWindows(DatabaseError):
@@ -87,7 +93,7 @@ async def commit_fraud(
     db: Database,
     head: Head,
     signals: Sequence[VelocitySignal],
-    counts: Sequence[str | None],
+    counts: Sequence[Counts | None],
     windows: Sequence[WindowRow],
     *,
     held_partition: int,
@@ -97,7 +103,7 @@ async def commit_fraud(
 ) -> Judged:
     """Commit a batch of signals with what was folded from them; a payment it completes is decided here.
 
-    `counts` has each signal's counters as JSON, None for one that was not folded; `windows` the rows after
+    `counts` has each signal's counts, None for one that was not folded; `windows` the rows after
     the fold. `held_partition` is that of analytics.billing for 'status=held'; `partitions` is how many a topic has.
     Errors: StaleWindows, Fenced, Unavailable.
     """
@@ -113,7 +119,8 @@ async def commit_fraud(
             [s.amount_paise for s in signals],
             [s.occurred_at for s in signals],
             [s.offset for s in signals],
-            list(counts),
+            [c is not None for c in counts],
+            [number for c in counts for number in c or _NOT_FOLDED],
             [w.kind for w in windows],
             [w.entity for w in windows],
             [w.buckets for w in windows],

@@ -13,7 +13,7 @@ SELECT w.kind, w.n AS waiting, greatest(0, coalesce(extract(epoch FROM now() - w
     UNION ALL SELECT 'outbox_unpublished', count(*), min(created_at) FROM outbox WHERE published_at = '-infinity'
     UNION ALL SELECT 'verifications', count(*), min(next_at) FROM verifications WHERE state = 'due' AND next_at <= now()
     UNION ALL SELECT 'verification_orphans', count(*), min(finished_at) FROM verifications WHERE state = 'orphan'
-    UNION ALL SELECT 'fraud_checks', count(*), min(requested_at) FROM fraud_checks WHERE counts IS NULL AND NOT missed
+    UNION ALL SELECT 'fraud_checks', count(*), min(requested_at) FROM fraud_checks WHERE open
     UNION ALL SELECT 'refunds', count(*), min(CASE status WHEN 'due' THEN created_at ELSE next_at END) FROM refunds
                WHERE next_at < 'infinity' AND (status = 'due' OR next_at <= now())   -- the gateway has a pending one, and is asked at next_at
     UNION ALL SELECT 'holds_overdue', count(*), min(expires_at) FROM holds WHERE state = 'held' AND expires_at < now()

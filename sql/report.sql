@@ -50,6 +50,6 @@ SELECT coalesce(sum(posted), 0)::bigint AS posted, coalesce(sum(refused), 0)::bi
 SELECT (SELECT count(*) FROM usage_metering WHERE published_at IS NULL) AS usage_unpublished,
        (SELECT count(*) FROM payment_webhooks WHERE closed_at IS NULL) AS webhooks_open,
        (SELECT count(*) FROM verifications WHERE state = 'due') AS verifications_due,
-       (SELECT count(*) FROM fraud_checks WHERE counts IS NULL) AS fraud_checks_open,
+       (SELECT count(*) FROM fraud_checks WHERE awaited > 0) AS fraud_checks_open,
        (SELECT count(*) FROM retries WHERE state = 'due') AS retries_due,
        (SELECT count(*) FROM refunds WHERE status IN ('requested', 'due', 'pending')) AS refunds_open;

@@ -8,7 +8,7 @@ SELECT version FROM schema_migrations;
 SELECT (SELECT count(*) FROM usage_metering WHERE closed_at IS NULL) AS usage_open,
        (SELECT count(*) FROM payment_webhooks WHERE closed_at IS NULL) AS webhooks_open,
        (SELECT count(*) FROM verifications WHERE state = 'due') AS verifications_due,
-       (SELECT count(*) FROM fraud_checks WHERE counts IS NULL AND NOT missed) AS fraud_checks_open,
+       (SELECT count(*) FROM fraud_checks WHERE open) AS fraud_checks_open,
        (SELECT count(*) FROM retries WHERE state = 'due') AS retries_due,
        (SELECT count(*) FROM retries WHERE state = 'dead') AS retries_dead,
        (SELECT count(*) FROM quarantine) AS quarantined,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import msgspec
+
 from sql.batches import Emitted, emitted
 from sql.db import Database
 from sql.ids import uuid7
@@ -67,13 +69,8 @@ class Evidence:
     successes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One entity of a payment, and the fraud.detection partition that counts it."""
-
-    kind: str
-    entity: str
-    partition: int
+Asked = tuple[str, int] | None
+"""An entity of a payment, and the fraud.detection partition that counts it; None if it has none of the kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ class Answer:
     `answer`: order (with `status`, `paid`, amount and currency, and `evidence` where the attempts were looked
     at), unexplained (paid less, and the word about an offer may still come: asked again as if unpaid),
     not_found, or unavailable (it said nothing; ask again not before `retry_s`). `credit_partition` is that of
-    wallet.credit for the payment's wallet.
+    wallet.credit for the payment's wallet, `asked` its user, device, address and instrument.
     """
 
     payment_id: UUID
@@ -120,7 +117,7 @@ async def record_verifications(
         _Q["record_verifications"],
         uuid7(),
         shard,
-        json.dumps([_encode(answer) for answer in answers]),
+        msgspec.json.encode([_shown(answer) for answer in answers]).decode(),
         verified_partition,
         mismatch_partition,
     )
@@ -129,9 +126,9 @@ async def record_verifications(
     return Recorded(row["r_outcome"] or [], follows)
 
 
-def _encode(answer: Answer) -> dict[str, Any]:
+def _shown(answer: Answer) -> dict[str, Any]:
     seen = answer.evidence
-    shown = seen and {
+    more = seen and {
         "cf_payment_id": seen.cf_payment_id,
         "paid_amount": seen.paid_paise,
         "offer": seen.offer and {"id": seen.offer[0], "amount": seen.offer[1]},
@@ -149,8 +146,9 @@ def _encode(answer: Answer) -> dict[str, Any]:
         "cf_order_id": answer.cf_order_id,
         "retry_s": answer.retry_s,
         "credit_partition": answer.credit_partition,
-        "entities": [[a.kind, a.entity, a.partition] for a in answer.asked],
-        **(shown or {}),
+        "entities": [asked and asked[0] for asked in answer.asked],
+        "partitions": [asked and asked[1] for asked in answer.asked],
+        **(more or {}),
     }
 
 

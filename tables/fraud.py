@@ -10,7 +10,7 @@ exactly.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,7 +20,7 @@ import msgspec
 
 from sql import fraud
 from sql.db import Database
-from sql.fraud import Entity, VelocitySignal, WindowRow
+from sql.fraud import Counts, Entity, VelocitySignal, WindowRow
 
 TOPIC: Final = "fraud.detection"
 MINUTE: Final = 60
@@ -51,10 +51,10 @@ class Buckets:
         second = int(at.timestamp())
         minute, hour = second - second % MINUTE, second - second % HOUR
         minutes, hours = _add(self.minutes, minute, amount_paise), _add(self.hours, hour, amount_paise)
-        counts = Counts(
-            _sum(minutes, minute, minute),
-            _sum(minutes, minute - 59 * MINUTE, minute),
-            _sum(hours, hour - 23 * HOUR, hour),
+        counts = (
+            *_sum(minutes, minute, minute),
+            *_sum(minutes, minute - 59 * MINUTE, minute),
+            *_sum(hours, hour - 23 * HOUR, hour),
         )
         kept = Buckets(_newest(minutes, _MINUTES_KEPT_S), _newest(hours, _HOURS_KEPT_S))
         return kept, counts
@@ -66,18 +66,6 @@ class Buckets:
     def decode(cls, text: str) -> "Buckets":
         stored = _decode(text)
         return cls(tuple((s, n, a) for s, n, a in stored["1m"]), tuple((s, n, a) for s, n, a in stored["1h"]))
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """(payments, paise) in each window, the payment in question included."""
-
-    minute: tuple[int, int]
-    hour: tuple[int, int]
-    day: tuple[int, int]
-
-    def encode(self) -> str:
-        return _encode({"1m": self.minute, "1h": self.hour, "24h": self.day}).decode()
 
 
 def _add(buckets: tuple[Bucket, ...], start: int, amount_paise: int) -> list[Bucket]:
@@ -94,13 +82,22 @@ def _add(buckets: tuple[Bucket, ...], start: int, amount_paise: int) -> list[Buc
     return changed
 
 
-def _sum(buckets: Iterable[Bucket], first: int, last: int) -> tuple[int, int]:
-    inside = [(count, amount) for start, count, amount in buckets if first <= start <= last]
-    return sum(count for count, _ in inside), sum(amount for _, amount in inside)
+def _sum(buckets: Sequence[Bucket], first: int, last: int) -> tuple[int, int]:
+    """Payments and paise of the buckets that start in first..last: nearly always the newest of many."""
+    payments = paise = 0
+    for start, count, amount in reversed(buckets):
+        if start < first:
+            break
+        if start <= last:
+            payments += count
+            paise += amount
+    return payments, paise
 
 
 def _newest(buckets: list[Bucket], kept_s: int) -> tuple[Bucket, ...]:
     oldest = buckets[-1][0] - kept_s
+    if buckets[0][0] >= oldest:
+        return tuple(buckets)
     return tuple(bucket for bucket in buckets if bucket[0] >= oldest)
 
 
@@ -117,7 +114,7 @@ class _Window:
 class Folded:
     """A batch of signals folded, not yet committed: counts per signal (None: not folded)."""
 
-    counts: list[str | None] = field(default_factory=list)
+    counts: list[Counts | None] = field(default_factory=list)
     windows: dict[Entity, _Window] = field(default_factory=dict)
 
     @property
@@ -202,12 +199,12 @@ class FraudWindows:
             max(self._rows.values(), key=len).popitem(last=False)
 
 
-def _fold_one(folded: dict[Entity, _Window], known: dict[Entity, _Window], s: VelocitySignal) -> str:
+def _fold_one(folded: dict[Entity, _Window], known: dict[Entity, _Window], s: VelocitySignal) -> Counts:
     entity = (s.kind, s.entity)
     before = folded.get(entity) or known.get(entity) or _Window(Buckets(), _NEVER, None)
     buckets, counts = before.buckets.plus(s.occurred_at, s.amount_paise)
     folded[entity] = _Window(buckets, max(before.last_at, s.occurred_at), before.as_of)
-    return counts.encode()
+    return counts
 
 
 def _window(row: WindowRow) -> _Window:

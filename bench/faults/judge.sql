@@ -37,10 +37,9 @@ SELECT r.refund_id, p.order_id, p.wallet_id, r.amount, r.status
 SELECT (SELECT count(*) FROM usage_metering WHERE closed_at IS NULL) AS usage,
        (SELECT count(*) FROM payment_webhooks WHERE closed_at IS NULL) AS webhooks,
        (SELECT count(*) FROM verifications WHERE state = 'due' AND next_at < now() + interval '30 seconds') AS verifications,
-       (SELECT count(*) FROM payments y WHERE y.verified_at IS NULL AND y.status IN ('created', 'active', 'failed')
-           AND (y.status <> 'failed' OR y.cashfree_order_id IS NOT NULL)
+       (SELECT count(*) FROM payments y WHERE y.unpaid AND (y.status <> 'failed' OR y.cashfree_order_id IS NOT NULL)
            AND NOT EXISTS (SELECT FROM verifications v WHERE v.payment_id = y.id)) AS payments_unasked,
-       (SELECT count(*) FROM fraud_checks WHERE counts IS NULL AND NOT missed) AS fraud_checks,
+       (SELECT count(*) FROM fraud_checks WHERE open) AS fraud_checks,
        (SELECT count(*) FROM retries WHERE state = 'due') AS retries,
        (SELECT count(*) FROM payments WHERE status = 'verified') AS verified,
        (SELECT count(*) FROM refunds WHERE status IN ('requested', 'due', 'pending')) AS refunds;

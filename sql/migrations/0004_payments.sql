@@ -50,6 +50,8 @@ CREATE TABLE payments (
   expires_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
+  -- Its own column, for an index: it changes once, so that the other changes of status stay HOT updates.
+  unpaid boolean NOT NULL GENERATED ALWAYS AS (verified_at IS NULL AND status IN ('created', 'active', 'failed')) STORED,
   CONSTRAINT payment_tax CHECK (amount = taxable_amount + cgst_amount + sgst_amount + igst_amount
                                 AND gst_amount = cgst_amount + sgst_amount + igst_amount),
   CONSTRAINT payment_offer CHECK (offer_amount = 0 OR offer_amount > 0 AND offer_amount < amount AND offer_id IS NOT NULL)
@@ -130,21 +132,26 @@ CREATE TABLE verifications (
 ) WITH (fillfactor = 60);
 CREATE INDEX verifications_due ON verifications (next_at) WHERE state = 'due';
 
--- Fan-in of the fraud counts: the transaction that completes the set scores, once.
+-- The entities by which a payment is judged, in the order of their counts: payments and paise in 1 m, 1 h and 24 h of the first, of the next, ...
+CREATE FUNCTION entity_kinds() RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT '{user,device,ip,instrument}'::text[] $$;
+CREATE FUNCTION count_place(p_kind text, p_resolution text, p_measure text) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT 6 * array_position(entity_kinds(), p_kind) + 2 * array_position('{1m,1h,24h}', p_resolution) + array_position('{count,amount}', p_measure) - 8
+$$;
+
+-- Fan-in of the fraud counts: the transaction that completes the set scores, once. One row, so that an answer is one short update of it.
 CREATE TABLE fraud_checks (
-  payment_id uuid NOT NULL,
-  entity_kind text COLLATE "C" NOT NULL,
-  entity text COLLATE "C" NOT NULL,
+  payment_id uuid PRIMARY KEY,
+  entities text[] COLLATE "C" NOT NULL,                 -- by entity_kinds(); NULL: it has none
   amount bigint NOT NULL,                               -- paise
   occurred_at timestamptz NOT NULL,                     -- the minute it counts in
-  counts jsonb,                                         -- {"1m": [count, amount_paise], ...}; NULL while awaited
-  recorded_at timestamptz,
-  missed boolean NOT NULL DEFAULT false,                -- the decision did not wait for it
+  counts bigint[] NOT NULL DEFAULT array_fill(NULL::bigint, '{24}'),   -- by count_place; NULL while awaited
+  awaited smallint NOT NULL CHECK (awaited >= 0),       -- entities that have not answered
+  missed boolean NOT NULL DEFAULT false,                -- the decision did not wait for them
   requested_at timestamptz NOT NULL DEFAULT now(),
   overdue_at timestamptz NOT NULL DEFAULT now(),        -- from when on the timer's patience counts
-  PRIMARY KEY (payment_id, entity_kind)
-);
-CREATE INDEX fraud_checks_open ON fraud_checks (overdue_at) WHERE counts IS NULL AND NOT missed;
+  open boolean NOT NULL GENERATED ALWAYS AS (awaited > 0 AND NOT missed) STORED   -- its own column so that all answers but the last are HOT updates
+) WITH (fillfactor = 50);
+CREATE INDEX fraud_checks_open ON fraud_checks (overdue_at) WHERE open;
 
 CREATE TABLE fraud_rules (
   code text COLLATE "C" PRIMARY KEY,
@@ -153,7 +160,8 @@ CREATE TABLE fraud_rules (
   measure text NOT NULL CHECK (measure IN ('count', 'amount')),
   threshold bigint NOT NULL,                            -- fires above it
   points integer NOT NULL CHECK (points BETWEEN 1 AND 100),
-  enabled boolean NOT NULL DEFAULT true
+  enabled boolean NOT NULL DEFAULT true,
+  place integer NOT NULL GENERATED ALWAYS AS (count_place(entity_kind, resolution, measure)) STORED
 );
 INSERT INTO fraud_rules (code, entity_kind, resolution, measure, threshold, points) VALUES
   ('user_count_1m', 'user', '1m', 'count', 5, 30),
@@ -172,8 +180,8 @@ INSERT INTO fraud_rules (code, entity_kind, resolution, measure, threshold, poin
   ('instrument_amount_24h', 'instrument', '24h', 'amount', 2500000, 30);   -- as domain/fraud.py has them
 
 CREATE TABLE fraud_events (
-  id uuid PRIMARY KEY DEFAULT uuidv7(),
-  payment_id uuid NOT NULL UNIQUE,                      -- scored once
+  payment_id uuid PRIMARY KEY,                          -- scored once
+  id uuid NOT NULL DEFAULT uuidv7(),                    -- the order of the list of holds
   user_id uuid NOT NULL,
   score integer NOT NULL,
   reasons text[] NOT NULL,
@@ -244,7 +252,7 @@ CREATE TABLE invoice_series (
 CREATE TABLE invoices (
   id uuid PRIMARY KEY,
   kind text NOT NULL CHECK (kind IN ('tax_invoice', 'credit_note')),
-  number text COLLATE "C" NOT NULL UNIQUE,
+  number text COLLATE "C" NOT NULL UNIQUE,            -- of series, year and serial (invoice_number), which are unique with it
   series text COLLATE "C" NOT NULL,
   financial_year smallint NOT NULL,
   serial bigint NOT NULL,
@@ -269,7 +277,6 @@ CREATE TABLE invoices (
   render_error text,
   voided_at timestamptz,                                -- a voided document keeps its number
   void_reason text,
-  UNIQUE (series, financial_year, serial),
   CONSTRAINT invoice_number CHECK (number = series || '/' || lpad((financial_year % 100)::text, 2, '0') || '/' || lpad(serial::text, 9, '0')),
   CONSTRAINT invoice_parts CHECK (gross_amount = taxable_amount + cgst_amount + sgst_amount + igst_amount),
   CONSTRAINT credit_note_corrects CHECK ((kind = 'credit_note') = (invoice_id IS NOT NULL AND refund_id IS NOT NULL)),

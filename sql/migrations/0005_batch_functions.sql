@@ -136,6 +136,35 @@ BEGIN
   RETURN v_h % p_partitions;
 END $$;
 
+-- Events as streams.events writes them: compact, its fields in its order, times in UTC. A reader that is strict about keys compares a message with
+-- its own writing of it, and only looks closer where they differ (tests/kept.py holds the two together).
+CREATE FUNCTION event_time(p_at timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT '"' || replace(to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '.000000Z', 'Z') || '"'
+$$;
+CREATE FUNCTION event_text(p_value text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$ SELECT coalesce(to_json(p_value)::text, 'null') $$;
+CREATE FUNCTION event_id(p_id uuid) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT coalesce('"' || p_id::text || '"', 'null') $$;
+
+-- A billing delta of one minute; p_dimension: its names and values, in turns.
+CREATE FUNCTION delta_event(p_metric text, p_dimension text[], p_at timestamptz, p_count bigint, p_credits bigint, p_amount bigint) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT '{"metric":' || event_text(p_metric) || ',"dimension":{'
+      || coalesce((SELECT string_agg(event_text(p_dimension[2 * n - 1]) || ':' || event_text(p_dimension[2 * n]), ',' ORDER BY n)
+                     FROM generate_series(1, cardinality(p_dimension) / 2) n), '')
+      || '},"minute":' || event_time(date_trunc('minute', p_at)) || ',"count":' || p_count || ',"credits":' || p_credits || ',"amount_paise":' || p_amount || '}'
+$$;
+-- What a user is told.
+CREATE FUNCTION notice_event(p_user uuid, p_kind text, p_at timestamptz, p_payment uuid, p_wallet uuid, p_credits bigint, p_amount bigint) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT '{"user_id":' || event_id(p_user) || ',"kind":"' || p_kind || '","occurred_at":' || event_time(p_at) || ',"payment_id":' || event_id(p_payment)
+      || ',"wallet_id":' || event_id(p_wallet) || ',"credits":' || coalesce(p_credits::text, 'null') || ',"amount_paise":' || coalesce(p_amount::text, 'null') || '}'
+$$;
+CREATE FUNCTION invoice_event(p_payment uuid, p_at timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT '{"payment_id":' || event_id(p_payment) || ',"occurred_at":' || event_time(p_at) || '}'
+$$;
+CREATE FUNCTION refund_event(p_refund uuid, p_payment uuid, p_at timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT '{"refund_id":' || event_id(p_refund) || ',"payment_id":' || event_id(p_payment) || ',"occurred_at":' || event_time(p_at) || '}'
+$$;
+
 -- Store what follows from a batch: one outbox row per destination partition, numbered so that a consumer sees a gap.
 -- Events are JSON objects as text, in order; returns the rows to publish.
 CREATE FUNCTION emit(p_topic text, p_partition integer, p_group text, p_incarnation integer, p_batch_no bigint,

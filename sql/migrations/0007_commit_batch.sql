@@ -321,8 +321,7 @@ BEGIN
              -- Spends that took a wallet below its threshold, told on the wallet's own partition (a call has none: any will do).
              SELECT y.t || array_agg('notifications.billing'::text) AS t,
                     y.p || array_agg(CASE WHEN p_topic = 'api' THEN p_expired_partition ELSE p_partition END) AS p,
-                    y.e || array_agg(json_build_object('user_id', w.owner_id, 'kind', 'low_balance', 'wallet_id', w.id, 'credits', r_balance[g],
-                                                       'occurred_at', c_occurred[g])::text) AS e
+                    y.e || array_agg(notice_event(w.owner_id, 'low_balance', c_occurred[g], NULL, w.id, r_balance[g], NULL)) AS e
                FROM unnest(v_low) g JOIN wallets w ON w.id = c_wallet[g]) x,
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;
 END $$;
@@ -338,38 +337,30 @@ RETURNS TABLE (t text, p integer, event text) LANGUAGE sql STABLE AS $$
       LEFT JOIN LATERAL (SELECT * FROM payments x WHERE c.kind = 'purchase' AND x.id = (c.extra ->> 'payment_id')::uuid LIMIT 1) y ON true
      WHERE c.outcome = 'posted'
   )
-  SELECT 'analytics.billing', d.analytics, json_build_object('metric', 'credits_spent',
-           'dimension', json_build_object('feature', d.feature, 'community', d.community),
-           'minute', to_char(d.minute AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-           'count', d.n, 'credits', d.credits, 'amount_paise', d.recognised)::text
+  SELECT 'analytics.billing', d.analytics,
+         delta_event('credits_spent', ARRAY['feature', d.feature, 'community', d.community], d.minute, d.n, d.credits, d.recognised)
     FROM (SELECT analytics, coalesce(feature, '-') AS feature, coalesce(community::text, '-') AS community, date_trunc('minute', occurred) AS minute,
                  count(*) AS n, sum(credits)::bigint AS credits, sum(recognised)::bigint AS recognised
             FROM posted WHERE kind IN ('spend', 'capture') GROUP BY 1, 2, 3, 4) d
   UNION ALL
-  SELECT 'analytics.billing', d.analytics, json_build_object('metric', 'credits_granted', 'dimension', json_build_object('source', d.kind),
-           'minute', to_char(d.minute AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-           'count', d.n, 'credits', d.credits, 'amount_paise', d.amount)::text
+  SELECT 'analytics.billing', d.analytics, delta_event('credits_granted', ARRAY['source', d.kind], d.minute, d.n, d.credits, d.amount)
     FROM (SELECT analytics, kind, date_trunc('minute', occurred) AS minute, count(*) AS n, sum(credits)::bigint AS credits,
                  coalesce(sum(amount), 0)::bigint AS amount
             FROM posted WHERE kind IN ('purchase', 'grant') GROUP BY 1, 2, 3) d
   UNION ALL
-  SELECT 'analytics.billing', p_expired_partition, json_build_object('metric', 'credits_expired', 'dimension', json_build_object(),
-           'minute', to_char(x.minute AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-           'count', x.n, 'credits', x.credits, 'amount_paise', x.breakage)::text
+  SELECT 'analytics.billing', p_expired_partition, delta_event('credits_expired', '{}', x.minute, x.n, x.credits, x.breakage)
     FROM (SELECT date_trunc('minute', occurred) AS minute, sum(n) AS n, sum(credits)::bigint AS credits, sum(breakage)::bigint AS breakage
             FROM unnest(c_occurred, p_expiries, p_expired, p_breakage) AS y (occurred, n, credits, breakage) WHERE n > 0 GROUP BY 1) x
   UNION ALL
-  SELECT e.t, e.p, e.event::text
+  SELECT 'analytics.billing', d.partition, delta_event('payments', '{status,credited}', d.minute, d.n, d.credits, d.amount)
+    FROM (SELECT (extra ->> 'status_partition')::integer AS partition, date_trunc('minute', occurred) AS minute, count(*) AS n,
+                 sum(credits)::bigint AS credits, sum(amount)::bigint AS amount FROM posted WHERE kind = 'purchase' GROUP BY 1, 2) d
+  UNION ALL
+  SELECT e.t, e.p, e.event
     FROM posted q CROSS JOIN LATERAL (VALUES
-      ('invoice.generate', (q.extra ->> 'invoice_partition')::integer,
-       json_build_object('payment_id', q.payment_id, 'occurred_at', q.occurred)),
+      ('invoice.generate', (q.extra ->> 'invoice_partition')::integer, invoice_event(q.payment_id, q.occurred)),
       ('notifications.billing', (q.extra ->> 'notify_partition')::integer,
-       json_build_object('user_id', q.user_id, 'kind', 'credits_added', 'payment_id', q.payment_id, 'wallet_id', q.wallet,
-                         'credits', q.credits, 'amount_paise', q.amount, 'occurred_at', q.occurred)),
-      ('analytics.billing', (q.extra ->> 'status_partition')::integer,
-       json_build_object('metric', 'payments', 'dimension', json_build_object('status', 'credited'),
-                         'minute', to_char(date_trunc('minute', q.occurred) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-                         'count', 1, 'credits', q.credits, 'amount_paise', q.amount))
+       notice_event(q.user_id, 'credits_added', q.occurred, q.payment_id, q.wallet, q.credits, q.amount))
     ) AS e (t, p, event)
    WHERE q.kind = 'purchase'
 $$;

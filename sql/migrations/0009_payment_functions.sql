@@ -6,15 +6,12 @@ SET LOCAL ROLE core_owner;
 -- One billing delta: payments that reached a status in a minute.
 CREATE FUNCTION payment_delta(p_status text, p_minute timestamptz, p_count bigint, p_credits bigint, p_amount bigint) RETURNS text
 LANGUAGE sql STABLE AS $$
-  SELECT json_build_object('metric', 'payments', 'dimension', json_build_object('status', p_status),
-    'minute', to_char(date_trunc('minute', p_minute) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-    'count', p_count, 'credits', p_credits, 'amount_paise', p_amount)::text
+  SELECT delta_event('payments', ARRAY['status', p_status], p_minute, p_count, p_credits, p_amount)
 $$;
 
 -- What a payment's user is told, for notifications.billing.
 CREATE FUNCTION payment_notice(p_kind text, y payments, p_at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT json_build_object('user_id', y.user_id, 'kind', p_kind, 'payment_id', y.id, 'wallet_id', y.wallet_id, 'credits', y.credits_granted,
-    'amount_paise', y.amount, 'occurred_at', p_at)::text
+  SELECT notice_event(y.user_id, p_kind, p_at, y.id, y.wallet_id, y.credits_granted, y.amount)
 $$;
 
 -- A payment before the gateway hears of it. The pack and its GST split are the server's, computed by domain/; payment_tax checks the sum.
@@ -208,10 +205,12 @@ BEGIN
                  array_agg(CASE e.outcome WHEN 'refund' THEN e.refund_partition WHEN 'settled' THEN partition_of(settlement_of(w.business_key), p_partitions)
                                           ELSE e.payment_partition END ORDER BY e.ord) AS p,
                  array_agg(CASE e.outcome
-                   WHEN 'refund' THEN json_build_object('refund_id', f.id, 'payment_id', f.payment_id, 'occurred_at', w.occurred_at)
-                   WHEN 'settled' THEN json_build_object('settlement_id', settlement_of(w.business_key), 'inbox_id', w.id, 'occurred_at', w.occurred_at)
-                   ELSE json_build_object('order_id', w.order_id, 'inbox_id', w.id, 'kind', e.signal, 'occurred_at', w.occurred_at,
-                                          'cf_payment_id', w.cashfree_payment_id, 'payment_group', w.payment_group) END::text ORDER BY e.ord) AS e
+                   WHEN 'refund' THEN refund_event(f.id, f.payment_id, w.occurred_at)
+                   WHEN 'settled' THEN '{"settlement_id":' || event_text(settlement_of(w.business_key)) || ',"inbox_id":' || event_id(w.id)
+                     || ',"occurred_at":' || event_time(w.occurred_at) || '}'
+                   ELSE '{"order_id":' || event_text(w.order_id) || ',"inbox_id":' || event_id(w.id) || ',"kind":"' || e.signal
+                     || '","occurred_at":' || event_time(w.occurred_at) || ',"cf_payment_id":' || event_text(w.cashfree_payment_id)
+                     || ',"payment_group":' || event_text(w.payment_group) || '}' END ORDER BY e.ord) AS e
             FROM unnest(w_inbox, w_signal, w_payment_partition, w_refund_partition, r_outcome) WITH ORDINALITY
                    AS e (inbox, signal, payment_partition, refund_partition, outcome, ord)
            CROSS JOIN LATERAL (SELECT * FROM payment_webhooks x WHERE x.id = e.inbox LIMIT 1) w

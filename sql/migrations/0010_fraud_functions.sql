@@ -25,9 +25,18 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET 
     FROM leased l CROSS JOIN LATERAL (SELECT * FROM payments x WHERE x.id = l.payment_id LIMIT 1) y ORDER BY l.next_at, l.amount DESC
 $$;
 
+-- What fraud.detection is asked about a verified payment: a signal for each of its entities, to the partition that counts it.
+CREATE FUNCTION fraud_signals(p_payment uuid, p_entities text[], p_partitions integer[], p_amount bigint, p_at timestamptz)
+RETURNS TABLE (n bigint, partition integer, event text) LANGUAGE sql STABLE AS $$
+  SELECT e.n, e.partition, '{"payment_id":' || event_id(p_payment) || ',"entity_kind":"' || e.kind || '","entity":' || event_text(e.entity)
+                             || ',"amount_paise":' || p_amount || ',"occurred_at":' || event_time(p_at) || '}'
+    FROM unnest(entity_kinds(), p_entities, p_partitions) WITH ORDINALITY AS e (kind, entity, partition, n) WHERE e.entity IS NOT NULL
+$$;
+
 -- What the gateway answered about leased payments, on the chain verify/<shard>. p_results is an array of
 --   {"payment", "attempt", "answer": "order" | "not_found" | "unavailable", "status", "paid", "amount", "currency", "cf_order_id",
---    "retry_s", "credit_partition", "entities": [[kind, entity, fraud.detection partition], ...]}, and where its attempts were looked at
+--    "retry_s", "credit_partition", "entities": [entity or null, ...] by entity_kinds(), "partitions": [of fraud.detection, ...] of the same},
+--    and where its attempts were looked at
 --   "cf_payment_id": the attempt that paid, "paid_amount": what it paid, "offer": {"id", "amount"} on record for it or null,
 --   "mismatch": why it must not be credited or null, "successes": how many attempts succeeded
 -- Outcomes: verified   PAID, amount and currency equal ours, and what was paid is that less the offer on record: pending credits rise, each
@@ -51,6 +60,7 @@ DECLARE
   v_partitions integer[] := '{}';
   v_events text[] := '{}';
   v_at timestamptz;
+  v_entities text[];
   v_chain record;
   v_counts record;
   e jsonb;
@@ -64,12 +74,13 @@ BEGIN
 
   -- Paid, as we sold it and nothing else to look at: those go as a set, the others one by one.
   WITH plain AS MATERIALIZED (
-    SELECT r.ord, r.cf_order_id, r.credit_partition, r.entities, q.place, q.id, q.wallet_id, q.amount, q.credits_granted, k.place AS check_place,
+    SELECT r.ord, r.cf_order_id, r.credit_partition, r.entities, r.partitions, q.place, q.id, q.wallet_id, q.amount, q.credits_granted, k.place AS check_place,
            greatest(least(coalesce(a.at, now()), now()), now() - interval '1 hour') AS at
       FROM (SELECT x.*, count(*) OVER (PARTITION BY x.payment) AS n
               FROM ROWS FROM (jsonb_to_recordset(p_results) AS (payment uuid, answer text, paid boolean, amount bigint, currency text,
-                                                               cf_order_id text, credit_partition integer, entities jsonb, paid_amount bigint))
-                     WITH ORDINALITY AS x (payment, answer, paid, amount, currency, cf_order_id, credit_partition, entities, paid_amount, ord)) r
+                                                               cf_order_id text, credit_partition integer, entities text[], partitions integer[],
+                                                               paid_amount bigint))
+                     WITH ORDINALITY AS x (payment, answer, paid, amount, currency, cf_order_id, credit_partition, entities, partitions, paid_amount, ord)) r
      CROSS JOIN LATERAL (SELECT z.*, z.ctid AS place FROM payments z WHERE z.id = r.payment LIMIT 1) q
      CROSS JOIN LATERAL (SELECT z.state, z.ctid AS place FROM verifications z WHERE z.payment_id = r.payment LIMIT 1) k
      CROSS JOIN LATERAL (SELECT max(z.occurred_at) AS at FROM payment_attempts z WHERE z.order_id = q.order_id AND z.status = 'SUCCESS') a
@@ -87,17 +98,13 @@ BEGIN
   ), answered AS (
     UPDATE verifications x SET state = 'done', result = 'verified', leased_until = '-infinity', deferrals = 0, finished_at = now()
       FROM plain p WHERE x.ctid = p.check_place
-  ), entity AS MATERIALIZED (
-    SELECT p.ord, t.n, p.id, p.amount, p.at, t.x ->> 0 AS kind, t.x ->> 1 AS entity, (t.x ->> 2)::integer AS partition
-      FROM plain p CROSS JOIN LATERAL jsonb_array_elements(p.entities) WITH ORDINALITY AS t (x, n)
   ), asked AS (
-    INSERT INTO fraud_checks (payment_id, entity_kind, entity, amount, occurred_at) SELECT s.id, s.kind, s.entity, s.amount, s.at FROM entity s
+    INSERT INTO fraud_checks (payment_id, entities, amount, occurred_at, awaited)
+      SELECT p.id, p.entities, p.amount, p.at, cardinality(array_remove(p.entities, NULL)) FROM plain p ORDER BY p.id
   )
   SELECT (SELECT array_agg(p.ord) FROM plain p), coalesce(array_agg('fraud.detection'::text), '{}'),
-         coalesce(array_agg(s.partition ORDER BY s.ord, s.n), '{}'),
-         coalesce(array_agg(json_build_object('payment_id', s.id, 'entity_kind', s.kind, 'entity', s.entity, 'amount_paise', s.amount,
-                                              'occurred_at', s.at)::text ORDER BY s.ord, s.n), '{}')
-    INTO v_plain, v_topics, v_partitions, v_events FROM entity s;
+         coalesce(array_agg(s.partition ORDER BY p.ord, s.n), '{}'), coalesce(array_agg(s.event ORDER BY p.ord, s.n), '{}')
+    INTO v_plain, v_topics, v_partitions, v_events FROM plain p CROSS JOIN LATERAL fraud_signals(p.id, p.entities, p.partitions, p.amount, p.at) s;
 
   FOR i IN 1 .. v_n LOOP
     IF i = ANY (v_plain) THEN
@@ -121,12 +128,13 @@ BEGIN
       -- Velocity is of payments, not of our catching up: the time of the success, of the last hour at most.
       SELECT greatest(least(coalesce(max(a.occurred_at), now()), now()), now() - interval '1 hour') INTO v_at
         FROM payment_attempts a WHERE a.order_id = y.order_id AND a.status = 'SUCCESS';
-      INSERT INTO fraud_checks (payment_id, entity_kind, entity, amount, occurred_at)
-        SELECT y.id, x ->> 0, x ->> 1, y.amount, v_at FROM jsonb_array_elements(e -> 'entities') x;
-      SELECT v_topics || array_agg('fraud.detection'::text ORDER BY n), v_partitions || array_agg((x ->> 2)::integer ORDER BY n),
-             v_events || array_agg(json_build_object('payment_id', y.id, 'entity_kind', x ->> 0, 'entity', x ->> 1, 'amount_paise', y.amount,
-                                                     'occurred_at', v_at)::text ORDER BY n)
-        INTO v_topics, v_partitions, v_events FROM jsonb_array_elements(e -> 'entities') WITH ORDINALITY AS t (x, n);
+      v_entities := ARRAY(SELECT x FROM jsonb_array_elements_text(e -> 'entities') WITH ORDINALITY AS t (x, n) ORDER BY n);
+      INSERT INTO fraud_checks (payment_id, entities, amount, occurred_at, awaited)
+        VALUES (y.id, v_entities, y.amount, v_at, cardinality(array_remove(v_entities, NULL)));
+      SELECT v_topics || array_agg('fraud.detection'::text), v_partitions || array_agg(s.partition ORDER BY s.n), v_events || array_agg(s.event ORDER BY s.n)
+        INTO v_topics, v_partitions, v_events
+        FROM fraud_signals(y.id, v_entities, ARRAY(SELECT x::integer FROM jsonb_array_elements_text(e -> 'partitions') WITH ORDINALITY AS t (x, n) ORDER BY n),
+                           y.amount, v_at) s;
     ELSIF e ->> 'answer' = 'order' AND (e ->> 'paid')::boolean THEN
       r_outcome[i] := 'mismatch';
       UPDATE payments SET status = 'mismatch', updated_at = now() WHERE id = y.id;
@@ -179,21 +187,22 @@ END $$;
 
 -- What fraud.detection, the timer and a person send on when a payment may be credited.
 CREATE FUNCTION credit_command(p_payment uuid, p_wallet uuid, p_credits bigint, p_at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT json_build_object('kind', 'purchase', 'payment_id', p_payment, 'wallet_id', p_wallet, 'credits', p_credits, 'occurred_at', p_at)::text
+  SELECT '{"kind":"purchase","payment_id":' || event_id(p_payment) || ',"wallet_id":' || event_id(p_wallet) || ',"credits":' || p_credits
+      || ',"occurred_at":' || event_time(p_at) || '}'
 $$;
 
 -- What a payment's counts say by the rules in force, and 20 points for each entity that has not answered. `known`: without those.
 CREATE FUNCTION fraud_score(p_payment uuid) RETURNS TABLE (points integer, known integer, reasons text[], missing text[])
 LANGUAGE sql STABLE AS $$
-  SELECT coalesce(sum(k.points), 0)::integer, coalesce(sum(k.points) FILTER (WHERE k.entity_kind IS NULL), 0)::integer,
-         coalesce(array_agg(k.code ORDER BY k.code), '{}'),
-         coalesce(array_agg(k.entity_kind ORDER BY k.entity_kind) FILTER (WHERE k.entity_kind IS NOT NULL), '{}')
-    FROM (SELECT r.code, r.points, NULL AS entity_kind
-            FROM fraud_checks c JOIN fraud_rules r ON r.enabled AND r.entity_kind = c.entity_kind
-             AND (c.counts -> r.resolution ->> CASE r.measure WHEN 'count' THEN 0 ELSE 1 END)::bigint > r.threshold
-           WHERE c.payment_id = p_payment
-          UNION ALL
-          SELECT 'missing_' || c.entity_kind, 20, c.entity_kind FROM fraud_checks c WHERE c.payment_id = p_payment AND c.counts IS NULL) k
+  SELECT coalesce(sum(k.points), 0)::integer, coalesce(sum(k.points) FILTER (WHERE k.kind IS NULL), 0)::integer,
+         coalesce(array_agg(k.code ORDER BY k.code), '{}'), coalesce(array_agg(k.kind ORDER BY k.kind) FILTER (WHERE k.kind IS NOT NULL), '{}')
+    FROM fraud_checks c
+   CROSS JOIN LATERAL (
+     SELECT r.code, r.points, NULL AS kind FROM fraud_rules r WHERE r.enabled AND c.counts[r.place] > r.threshold
+     UNION ALL
+     SELECT 'missing_' || e.kind, 20, e.kind FROM unnest(entity_kinds(), c.entities) WITH ORDINALITY AS e (kind, entity, n)
+      WHERE c.awaited > 0 AND e.entity IS NOT NULL AND c.counts[6 * e.n] IS NULL) k
+   WHERE c.payment_id = p_payment
 $$;
 
 -- The one decision about each payment of p_ids: they are locked, verified and undecided. A rule fires above its threshold; its points and
@@ -206,8 +215,6 @@ RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
       FROM unnest(p_ids) AS i (id)
      CROSS JOIN LATERAL (SELECT z.*, z.ctid AS place FROM payments z WHERE z.id = i.id LIMIT 1) y
      CROSS JOIN LATERAL fraud_score(i.id) x
-  ), missed AS (
-    UPDATE fraud_checks c SET missed = true WHERE c.payment_id = ANY (p_ids) AND c.counts IS NULL
   ), told AS (
     INSERT INTO fraud_events (payment_id, user_id, score, reasons, missing, verdict)
       SELECT s.id, s.user_id, s.score, s.reasons, s.missing, CASE WHEN s.score >= 60 THEN 'hold' ELSE 'allow' END FROM scored s ORDER BY s.id
@@ -226,13 +233,15 @@ RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
 $$;
 
 -- fraud.detection: counts of the entities, folded by the partition's owner; a payment whose last count arrives here is decided here.
--- s_counts is NULL where the owner took the signal for one that is not to be folded (known already, or unknown). w_*: the window rows
--- after the fold, with the (partition, offset) each was read at (NULL: there was none).
+-- s_counts: six for each signal (payments and paise in 1 m, 1 h and 24 h); s_folded is false where the owner took it for one that is not to be
+-- folded (known already, or unknown). w_*: the window rows after the fold, with the (partition, offset) each was read at (NULL: there was none).
+-- Locks: the checks by payment, then the payments that are complete by id.
 -- Errors: LG006, the owner's picture is not what is stored: read again and fold again.
 CREATE FUNCTION commit_fraud(
   p_batch_id uuid, p_topic text, p_partition integer, p_group text, p_epoch bigint, p_from bigint, p_to bigint,
   p_last_offset bigint, p_last_digest bytea, p_progress jsonb, p_bad jsonb,
-  s_payment uuid[], s_kind text[], s_entity text[], s_amount bigint[], s_occurred timestamptz[], s_offset bigint[], s_counts jsonb[],
+  s_payment uuid[], s_kind text[], s_entity text[], s_amount bigint[], s_occurred timestamptz[], s_offset bigint[], s_folded boolean[],
+  s_counts bigint[],
   w_kind text[], w_entity text[], w_buckets jsonb[], w_last_at timestamptz[], w_partition integer[], w_offset bigint[], p_held_partition integer,
   p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_outcome text[],
@@ -249,17 +258,17 @@ DECLARE
 BEGIN
   SELECT b.batch_no, b.link, b.incarnation INTO r_batch_no, v_link, r_incarnation
     FROM begin_batch(p_topic, p_partition, p_group, p_epoch, p_from, p_to, p_last_offset, p_last_digest, p_progress) b;
-  PERFORM FROM payments y WHERE y.id = ANY (s_payment) ORDER BY y.id FOR NO KEY UPDATE;
+  PERFORM FROM fraud_checks k WHERE k.payment_id = ANY (s_payment) ORDER BY k.payment_id FOR NO KEY UPDATE;
 
-  -- Under the payments' locks: which signals are news, and does the owner agree?
-  SELECT array_agg(CASE WHEN k.payment_id IS NULL THEN 'quarantined' WHEN k.counts IS NOT NULL OR e.nth > 1 THEN 'exists' ELSE 'posted' END ORDER BY e.ord),
-         bool_or((k.payment_id IS NOT NULL AND k.counts IS NULL AND e.nth = 1) <> (e.counts IS NOT NULL))
+  -- Under the locks: which signals are news, and does the owner agree?
+  SELECT array_agg(CASE WHEN k.payment_id IS NULL THEN 'quarantined' WHEN k.count IS NOT NULL OR e.nth > 1 THEN 'exists' ELSE 'posted' END ORDER BY e.ord),
+         bool_or((k.payment_id IS NOT NULL AND k.count IS NULL AND e.nth = 1) <> e.folded)
     INTO r_outcome, v_stale
-    FROM (SELECT x.*, row_number() OVER (PARTITION BY x.payment, x.kind ORDER BY x.ord) AS nth
-            FROM unnest(s_payment, s_kind, s_entity, s_amount, s_occurred, s_counts) WITH ORDINALITY
-              AS x (payment, kind, entity, amount, occurred, counts, ord)) e
-    LEFT JOIN LATERAL (SELECT * FROM fraud_checks x WHERE x.payment_id = e.payment AND x.entity_kind = e.kind AND x.entity = e.entity
-                          AND x.amount = e.amount AND x.occurred_at = e.occurred LIMIT 1) k ON true;
+    FROM (SELECT x.*, array_position(entity_kinds(), x.kind) AS place, row_number() OVER (PARTITION BY x.payment, x.kind ORDER BY x.ord) AS nth
+            FROM unnest(s_payment, s_kind, s_entity, s_amount, s_occurred, s_folded) WITH ORDINALITY
+              AS x (payment, kind, entity, amount, occurred, folded, ord)) e
+    LEFT JOIN LATERAL (SELECT x.payment_id, x.counts[6 * e.place] AS count FROM fraud_checks x
+                        WHERE x.payment_id = e.payment AND x.entities[e.place] = e.entity AND x.amount = e.amount AND x.occurred_at = e.occurred LIMIT 1) k ON true;
   IF v_stale OR EXISTS (
     SELECT FROM unnest(w_kind, w_entity, w_partition, w_offset) AS r (kind, entity, at_partition, at_offset)
       LEFT JOIN LATERAL (SELECT * FROM fraud_windows x WHERE x.entity_kind = r.kind AND x.entity = r.entity LIMIT 1) f ON true
@@ -272,17 +281,25 @@ BEGIN
       FROM unnest(w_kind, w_entity, w_buckets, w_last_at) AS r (kind, entity, buckets, last_at) ORDER BY r.kind, r.entity
   ON CONFLICT (entity_kind, entity) DO UPDATE
     SET buckets = excluded.buckets, last_at = excluded.last_at, as_of_partition = excluded.as_of_partition, as_of_offset = excluded.as_of_offset;
-  UPDATE fraud_checks k SET counts = e.counts, recorded_at = now()
-    FROM (SELECT x.place, u.counts FROM unnest(s_payment, s_kind, s_counts, r_outcome) AS u (payment, kind, counts, outcome)
-           CROSS JOIN LATERAL (SELECT z.ctid AS place FROM fraud_checks z WHERE z.payment_id = u.payment AND z.entity_kind = u.kind LIMIT 1) x
-           WHERE u.outcome = 'posted') e
+  UPDATE fraud_checks k SET counts[1:6] = coalesce(e.of_user, k.counts[1:6]), counts[7:12] = coalesce(e.of_device, k.counts[7:12]),
+                            counts[13:18] = coalesce(e.of_ip, k.counts[13:18]), counts[19:24] = coalesce(e.of_instrument, k.counts[19:24]),
+                            awaited = k.awaited - e.n
+    FROM (SELECT z.place, u.*
+            FROM (SELECT x.payment, count(*) AS n, any_value(x.counts) FILTER (WHERE x.kind = 'user') AS of_user,
+                         any_value(x.counts) FILTER (WHERE x.kind = 'device') AS of_device, any_value(x.counts) FILTER (WHERE x.kind = 'ip') AS of_ip,
+                         any_value(x.counts) FILTER (WHERE x.kind = 'instrument') AS of_instrument
+                    FROM (SELECT y.payment, y.kind, s_counts[6 * y.ord - 5 : 6 * y.ord] AS counts
+                            FROM unnest(s_payment, s_kind, r_outcome) WITH ORDINALITY AS y (payment, kind, outcome, ord) WHERE y.outcome = 'posted') x
+                   GROUP BY x.payment) u
+           CROSS JOIN LATERAL (SELECT x.ctid AS place FROM fraud_checks x WHERE x.payment_id = u.payment LIMIT 1) z) e
    WHERE k.ctid = e.place;
 
-  SELECT array_agg(y.id ORDER BY y.id) INTO v_complete
+  SELECT array_agg(k.payment_id) INTO v_complete
     FROM (SELECT DISTINCT u.id FROM unnest(s_payment) AS u (id)) p
-   CROSS JOIN LATERAL (SELECT * FROM payments x WHERE x.id = p.id LIMIT 1) y
-    LEFT JOIN LATERAL (SELECT true AS awaited FROM fraud_checks x WHERE x.payment_id = p.id AND x.counts IS NULL LIMIT 1) k ON true
-   WHERE y.status = 'verified' AND y.fraud_decided_at IS NULL AND k.awaited IS NULL;
+   CROSS JOIN LATERAL (SELECT x.payment_id FROM fraud_checks x WHERE x.payment_id = p.id AND x.awaited = 0 AND NOT x.missed LIMIT 1) k;
+  SELECT array_agg(y.id) INTO v_complete
+    FROM (SELECT x.id, x.status, x.fraud_decided_at FROM payments x WHERE x.id = ANY (v_complete) ORDER BY x.id FOR NO KEY UPDATE) y
+   WHERE y.status = 'verified' AND y.fraud_decided_at IS NULL;
 
   IF 'quarantined' = ANY (r_outcome) THEN
     INSERT INTO quarantine (topic, partition, incarnation, source_offset, reason, payload, batch_id)
@@ -302,7 +319,7 @@ END $$;
 
 -- The timer: decide what has waited p_age_s for an entity, without it. Who would be held only for what is missing waits for it,
 -- p_hold_s long: a standstill of ours is no suspicion of theirs. Payments that somebody is just working on are left to them.
--- r_found: how many checks were overdue.
+-- r_found: of how many something was overdue.
 CREATE FUNCTION decide_overdue(p_batch_id uuid, p_shard integer, p_limit integer, p_age_s double precision, p_hold_s double precision,
   p_held_partition integer, p_partitions integer,
   OUT r_batch_no bigint, OUT r_incarnation integer, OUT r_found integer, OUT r_decided integer,
@@ -313,19 +330,17 @@ DECLARE
   v_waiting uuid[];
   v_chain record;
 BEGIN
-  SELECT count(*), array_agg(DISTINCT k.payment_id) INTO r_found, v_ids
-    FROM (SELECT * FROM fraud_checks x WHERE x.counts IS NULL AND NOT x.missed AND x.overdue_at < now() - make_interval(secs => p_age_s)
-           ORDER BY x.overdue_at LIMIT p_limit) k;
+  SELECT count(*), array_agg(k.payment_id) INTO r_found, v_ids
+    FROM (SELECT x.payment_id FROM fraud_checks x WHERE x.open AND x.overdue_at < now() - make_interval(secs => p_age_s)
+           ORDER BY x.overdue_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED) k;
   SELECT array_agg(x.id) INTO v_ids
     FROM (SELECT y.id FROM payments y WHERE y.id = ANY (v_ids) ORDER BY y.id FOR NO KEY UPDATE SKIP LOCKED) x;
   -- A new snapshot: what was decided before we had the lock stays as it is.
   SELECT array_agg(y.id ORDER BY y.id) FILTER (WHERE NOT x.waits), array_agg(y.id) FILTER (WHERE x.waits) INTO v_ids, v_waiting
-    FROM payments y
-   CROSS JOIN LATERAL (SELECT min(k.requested_at) AS since FROM fraud_checks k WHERE k.payment_id = y.id AND k.counts IS NULL) a
-   CROSS JOIN LATERAL (SELECT s.points >= 60 AND s.known < 60 AND a.since > now() - make_interval(secs => p_hold_s) AS waits FROM fraud_score(y.id) s) x
-   WHERE y.id = ANY (v_ids) AND y.status = 'verified' AND y.fraud_decided_at IS NULL AND a.since IS NOT NULL;
-  UPDATE fraud_checks k SET overdue_at = k.requested_at + make_interval(secs => p_hold_s - p_age_s)
-   WHERE k.payment_id = ANY (v_waiting) AND k.counts IS NULL;
+    FROM payments y JOIN fraud_checks k ON k.payment_id = y.id AND k.open
+   CROSS JOIN LATERAL (SELECT s.points >= 60 AND s.known < 60 AND k.requested_at > now() - make_interval(secs => p_hold_s) AS waits FROM fraud_score(y.id) s) x
+   WHERE y.id = ANY (v_ids) AND y.status = 'verified' AND y.fraud_decided_at IS NULL;
+  UPDATE fraud_checks k SET overdue_at = k.requested_at + make_interval(secs => p_hold_s - p_age_s) WHERE k.payment_id = ANY (v_waiting);
   r_decided := coalesce(cardinality(v_ids), 0);
   IF r_decided = 0 THEN RETURN; END IF;
   SELECT * INTO v_chain FROM begin_chain('fraud', p_shard, 'core');
@@ -334,6 +349,7 @@ BEGIN
     INTO o_topic, o_partition, o_prev, o_events
     FROM (SELECT array_agg(d.t) AS t, array_agg(d.p) AS p, array_agg(d.event) AS e FROM decide_payments(v_ids, p_held_partition, p_partitions) d) x,
          emit('fraud', p_shard, 'core', r_incarnation, r_batch_no, x.t, x.p, x.e) m;
+  UPDATE fraud_checks k SET missed = true WHERE k.payment_id = ANY (v_ids);
   PERFORM finish_batch(p_batch_id, 'fraud', p_shard, 'core', r_batch_no, 0, r_incarnation, 0, 0, v_chain.link, '',
     r_decided, r_decided, 0, 0, 0, 0, 0, 0);
 END $$;

@@ -37,22 +37,22 @@ CREATE FUNCTION amount_in_words(p_paise bigint) RETURNS text LANGUAGE sql IMMUTA
 $$;
 
 -- What every document says of itself and of its amounts.
-CREATE FUNCTION document_head(p_kind text, p_number text, p_year smallint, p_issued timestamptz, p_gross bigint, p_taxable bigint,
+CREATE FUNCTION document_head(p_kind text, p_number text, p_year smallint, p_issued timestamptz, p_words text, p_gross bigint, p_taxable bigint,
   p_cgst bigint, p_sgst bigint, p_igst bigint) RETURNS jsonb LANGUAGE sql STABLE AS $$
   SELECT jsonb_build_object('v', 1, 'kind', p_kind, 'number', p_number,
     'issued_at', to_char(p_issued AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
     'date', to_char(p_issued AT TIME ZONE 'Asia/Kolkata', 'YYYY-MM-DD'),
     'financial_year', lpad((p_year % 100)::text, 2, '0') || '-' || lpad(((p_year + 1) % 100)::text, 2, '0'),
-    'currency', 'INR', 'amount_due_paise', 0, 'amount_in_words', amount_in_words(p_gross),
+    'currency', 'INR', 'amount_due_paise', 0, 'amount_in_words', p_words,
     'totals', jsonb_build_object('taxable_paise', p_taxable, 'cgst_paise', p_cgst, 'sgst_paise', p_sgst, 'igst_paise', p_igst,
                                  'tax_paise', p_cgst + p_sgst + p_igst, 'gross_paise', p_gross))
 $$;
 
 -- The tax invoice of a payment, whole. It is of the full price: an offer is paid by us, and takes nothing off the sale or its tax (MONEY §4);
 -- the document says how the price was paid. p_terms: {"seller": {...}, "sac": code, "item": what is sold, "rate_bp": the whole rate}.
-CREATE FUNCTION tax_invoice_document(y payments, u users, p_number text, p_year smallint, p_issued timestamptz, p_terms jsonb)
+CREATE FUNCTION tax_invoice_document(y payments, u users, p_number text, p_year smallint, p_issued timestamptz, p_words text, p_terms jsonb)
 RETURNS jsonb LANGUAGE sql STABLE AS $$
-  SELECT document_head('tax_invoice', p_number, p_year, p_issued, y.amount, y.taxable_amount, y.cgst_amount, y.sgst_amount, y.igst_amount)
+  SELECT document_head('tax_invoice', p_number, p_year, p_issued, p_words, y.amount, y.taxable_amount, y.cgst_amount, y.sgst_amount, y.igst_amount)
       || jsonb_build_object('seller', p_terms -> 'seller', 'rate_bp', p_terms -> 'rate_bp', 'reverse_charge', false,
            'buyer', jsonb_build_object('name', u.name, 'email', coalesce(y.customer_email, u.email), 'phone', coalesce(y.customer_phone, u.phone),
                                        'gstin', u.gstin, 'state_code', y.place_of_supply),
@@ -126,7 +126,8 @@ BEGIN
                         gross_amount, taxable_amount, cgst_amount, sgst_amount, igst_amount, issued_at, document)
     VALUES (v_id, 'credit_note', v_number, v_series, v_year, v_serial, y.id, v.user_id, p_refund, v.id, v.place_of_supply,
             v_gross, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount, p_occurred,
-            document_head('credit_note', v_number, v_year, p_occurred, v_gross, r.taxable_amount, r.cgst_amount, r.sgst_amount, r.igst_amount)
+            document_head('credit_note', v_number, v_year, p_occurred, amount_in_words(v_gross), v_gross, r.taxable_amount, r.cgst_amount,
+                          r.sgst_amount, r.igst_amount)
               || jsonb_build_object('seller', v.document -> 'seller', 'buyer', v.document -> 'buyer', 'rate_bp', v.document -> 'rate_bp',
                    'reverse_charge', false, 'place_of_supply', v.place_of_supply, 'inter_state', v.document -> 'inter_state',
                    'against', jsonb_build_object('id', v.id, 'number', v.number, 'date', v.document -> 'date'),
@@ -203,21 +204,26 @@ BEGIN
 
   -- 3. The counters, once, and the documents.
   WITH due AS MATERIALIZED (
-    SELECT e.id, e.payment, e.occurred, financial_year(e.occurred) AS year, row_number() OVER (PARTITION BY financial_year(e.occurred) ORDER BY e.ord) AS place
-      FROM unnest(i_id, i_payment, i_occurred, r_outcome) WITH ORDINALITY AS e (id, payment, occurred, outcome, ord) WHERE e.outcome = 'posted'
+    SELECT e.id, e.occurred, financial_year(e.occurred) AS year, row_number() OVER (PARTITION BY financial_year(e.occurred) ORDER BY e.ord) AS place,
+           y.amount, y.user_id, y.whole
+      FROM unnest(i_id, i_payment, i_occurred, r_outcome) WITH ORDINALITY AS e (id, payment, occurred, outcome, ord)
+     CROSS JOIN LATERAL (SELECT x.amount, x.user_id, x AS whole FROM payments x WHERE x.id = e.payment LIMIT 1) y
+     WHERE e.outcome = 'posted'
   ), counter AS (
     INSERT INTO invoice_series AS s (series, financial_year, last_number) SELECT p_series, d.year, count(*) FROM due d GROUP BY d.year ORDER BY d.year
     ON CONFLICT (series, financial_year) DO UPDATE SET last_number = s.last_number + excluded.last_number
     RETURNING s.financial_year AS year, coalesce(old.last_number, 0) AS before
+  ), price AS (   -- few packs, many invoices
+    SELECT x.amount, amount_in_words(x.amount) AS words FROM (SELECT DISTINCT d.amount FROM due d) x
   ), issued AS (
     INSERT INTO invoices AS v (id, kind, number, series, financial_year, serial, payment_id, user_id, place_of_supply, gross_amount,
                                taxable_amount, cgst_amount, sgst_amount, igst_amount, issued_at, batch_id, document)
-      SELECT d.id, 'tax_invoice', invoice_number(p_series, d.year, k.before + d.place), p_series, d.year, k.before + d.place, y.id, y.user_id,
-             y.place_of_supply, y.amount, y.taxable_amount, y.cgst_amount, y.sgst_amount, y.igst_amount, d.occurred, p_batch_id,
-             tax_invoice_document(y.whole, u.whole, invoice_number(p_series, d.year, k.before + d.place), d.year, d.occurred, p_terms)
-        FROM due d JOIN counter k ON k.year = d.year
-       CROSS JOIN LATERAL (SELECT x.*, x AS whole FROM payments x WHERE x.id = d.payment LIMIT 1) y
-       CROSS JOIN LATERAL (SELECT x AS whole FROM users x WHERE x.id = y.user_id LIMIT 1) u
+      SELECT d.id, 'tax_invoice', n.number, p_series, d.year, k.before + d.place, (d.whole).id, d.user_id, (d.whole).place_of_supply, d.amount,
+             (d.whole).taxable_amount, (d.whole).cgst_amount, (d.whole).sgst_amount, (d.whole).igst_amount, d.occurred, p_batch_id,
+             tax_invoice_document(d.whole, u.whole, n.number, d.year, d.occurred, w.words, p_terms)
+        FROM due d JOIN counter k ON k.year = d.year JOIN price w ON w.amount = d.amount
+       CROSS JOIN LATERAL (SELECT invoice_number(p_series, d.year, k.before + d.place) AS number) n
+       CROSS JOIN LATERAL (SELECT x AS whole FROM users x WHERE x.id = d.user_id LIMIT 1) u
        ORDER BY d.year, d.place
     RETURNING v.*
   )
@@ -248,8 +254,7 @@ BEGIN
   SELECT array_agg(m.dest_topic), array_agg(m.dest_partition), array_agg(m.prev_batch_no), array_agg(m.events)
     INTO o_topic, o_partition, o_prev, o_events
     FROM (SELECT array_agg('notifications.billing'::text) AS t, array_agg(e.notify ORDER BY e.ord) AS p,
-                 array_agg(json_build_object('user_id', y.user_id, 'kind', 'invoice_issued', 'payment_id', y.id, 'wallet_id', y.wallet_id,
-                             'amount_paise', y.amount, 'occurred_at', e.occurred)::text ORDER BY e.ord) AS e
+                 array_agg(notice_event(y.user_id, 'invoice_issued', e.occurred, y.id, y.wallet_id, NULL, y.amount) ORDER BY e.ord) AS e
             FROM unnest(i_payment, i_occurred, i_notify, r_outcome) WITH ORDINALITY AS e (payment, occurred, notify, outcome, ord)
            CROSS JOIN LATERAL (SELECT * FROM payments z WHERE z.id = e.payment LIMIT 1) y WHERE e.outcome = 'posted') x,
          emit(p_topic, p_partition, p_group, r_incarnation, r_batch_no, x.t, x.p, x.e) m;

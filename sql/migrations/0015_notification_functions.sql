@@ -253,21 +253,19 @@ BEGIN
 END $$;
 
 -- Facts that arise where nobody is told about them, kept by the transaction that makes them: a payment's way through its states,
--- and what else than a spend, a hold or its end moves credits. A purchase is the payment's own 'credits_added'.
+-- and what else than a spend, a hold or its end moves credits. A purchase is the payment's own 'credits_added', booked as it is told.
 CREATE FUNCTION keep_payment_facts() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
   SET enable_nestloop = off AS $$   -- both row sets are as large as the statement, whatever the plan was made for
 BEGIN
   IF tg_op = 'INSERT' THEN
     INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
-      SELECT CASE n.status WHEN 'credited' THEN 'credits_added' ELSE 'payment_' || n.status END, n.user_id, n.wallet_id, n.id,
-             n.credits_granted, n.amount, 'payment', n.id::text, now()
+      SELECT 'payment_' || n.status, n.user_id, n.wallet_id, n.id, n.credits_granted, n.amount, 'payment', n.id::text, now()
         FROM new_rows n ORDER BY n.id
     ON CONFLICT (kind, source, source_id) DO NOTHING;
   ELSE
     INSERT INTO billing_events (kind, user_id, wallet_id, payment_id, credits, amount, source, source_id, occurred_at)
-      SELECT CASE n.status WHEN 'credited' THEN 'credits_added' ELSE 'payment_' || n.status END, n.user_id, n.wallet_id, n.id,
-             n.credits_granted, n.amount, 'payment', n.id::text, now()
-        FROM new_rows n JOIN old_rows o ON o.id = n.id WHERE o.status <> n.status AND n.status <> 'active' ORDER BY n.id
+      SELECT 'payment_' || n.status, n.user_id, n.wallet_id, n.id, n.credits_granted, n.amount, 'payment', n.id::text, now()
+        FROM new_rows n JOIN old_rows o ON o.id = n.id WHERE o.status <> n.status AND n.status NOT IN ('active', 'credited') ORDER BY n.id
     ON CONFLICT (kind, source, source_id) DO NOTHING;
   END IF;
   RETURN NULL;

@@ -56,18 +56,9 @@ BEGIN
   PERFORM open_cases(ARRAY[p_kind], ARRAY[p_subject], ARRAY[p_expected], ARRAY[p_actual], 'core');
 END $$;
 
--- One billing delta of this minute.
-CREATE FUNCTION money_delta(p_metric text, p_dimension json, p_count bigint, p_credits bigint, p_amount bigint) RETURNS text
-LANGUAGE sql STABLE AS $$
-  SELECT json_build_object('metric', p_metric, 'dimension', p_dimension,
-    'minute', to_char(date_trunc('minute', now()) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-    'count', p_count, 'credits', p_credits, 'amount_paise', p_amount)::text
-$$;
-
 -- Its time tells it from another of its kind that the same transaction tells of the same payment.
 CREATE FUNCTION refund_notice(p_kind text, p_user uuid, p_refund refunds) RETURNS text LANGUAGE sql AS $$
-  SELECT json_build_object('user_id', p_user, 'kind', p_kind, 'payment_id', p_refund.payment_id, 'wallet_id', p_refund.wallet_id,
-    'credits', p_refund.credits_reversed, 'amount_paise', p_refund.amount, 'occurred_at', clock_timestamp())::text
+  SELECT notice_event(p_user, p_kind, clock_timestamp(), p_refund.payment_id, p_refund.wallet_id, p_refund.credits_reversed, p_refund.amount)
 $$;
 
 -- Statuses whose money counts against what may still be refunded (refund_states.ACTIVE).
@@ -192,8 +183,8 @@ BEGIN
     ARRAY[CASE WHEN x.o_expiries > 0 THEN 'analytics.billing' END, CASE WHEN f.status = 'requested' THEN 'refund.processing' END,
           CASE WHEN r_reason IS NULL THEN 'notifications.billing' END],
     ARRAY[(p_parts ->> 'expired')::integer, (p_parts ->> 'refund')::integer, (p_parts ->> 'notify')::integer],
-    ARRAY[money_delta('credits_expired', '{}', x.o_expiries, x.o_expired, x.o_breakage),
-          json_build_object('refund_id', p_id, 'payment_id', p_payment, 'occurred_at', now())::text, refund_notice('refund_initiated', y.user_id, f)]);
+    ARRAY[delta_event('credits_expired', '{}', now(), x.o_expiries, x.o_expired, x.o_breakage),
+          refund_event(p_id, p_payment, now()), refund_notice('refund_initiated', y.user_id, f)]);
   PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link,
     x.o_canonical || v_canonical, 1, 1, 0, 0, 0, 0, 0, 0);
 END $$;
@@ -316,7 +307,7 @@ END $$;
 CREATE FUNCTION refund_follow_ups(p_refund refunds, p_parts jsonb) RETURNS TABLE (t text, p integer, event text) LANGUAGE sql AS $$
   SELECT e.t, (p_parts ->> e.part)::integer, e.event
     FROM payments y CROSS JOIN LATERAL (VALUES
-      ('analytics.billing', 'refunds', money_delta('refunds', json_build_object('policy', p_refund.policy), 1, p_refund.credits_reversed, p_refund.amount)),
+      ('analytics.billing', 'refunds', delta_event('refunds', ARRAY['policy', p_refund.policy], now(), 1, p_refund.credits_reversed, p_refund.amount)),
       (CASE WHEN p_refund.closes_payment THEN 'analytics.billing' END, 'refunded', payment_delta('refunded', now(), 1, y.credits_granted, y.amount)),
       ('notifications.billing', 'notify', refund_notice(
         CASE p_refund.policy WHEN 'FORCED' THEN 'payment_reversed' WHEN 'UNAPPLIED' THEN 'payment_returned' ELSE 'refund_done' END, y.user_id, p_refund))) AS e (t, part, event)
@@ -422,7 +413,7 @@ BEGIN
                   UNION ALL
                   SELECT 'notifications.billing', (p_parts ->> 'notify')::integer, refund_notice('refund_failed', v_user, f) WHERE f.status <> 'done'
                   UNION ALL
-                  SELECT 'analytics.billing', (p_parts ->> 'expired')::integer, money_delta('credits_expired', '{}', b.o_expiries, b.o_expired, b.o_breakage)
+                  SELECT 'analytics.billing', (p_parts ->> 'expired')::integer, delta_event('credits_expired', '{}', now(), b.o_expiries, b.o_expired, b.o_breakage)
                    WHERE b.o_expiries > 0) e) x,
          emit('refund', p_shard, 'core', r_incarnation, r_batch_no, x.t, x.p, x.e) m;
   PERFORM finish_batch(p_batch_id, 'refund', p_shard, 'core', r_batch_no, 0, r_incarnation, 0, 0, v_chain.link, b.o_canonical || b.o_journal,

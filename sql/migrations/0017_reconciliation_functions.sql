@@ -96,7 +96,7 @@ ALTER TABLE verifications DROP CONSTRAINT verifications_state_check;
 ALTER TABLE verifications ADD CONSTRAINT verifications_state_check CHECK (state IN ('due', 'done', 'orphan', 'closed'));
 CREATE INDEX verifications_orphans ON verifications (finished_at) WHERE state = 'orphan';
 CREATE INDEX verifications_answered ON verifications (payment_id) WHERE state IN ('due', 'orphan') AND result IS NOT NULL;
-CREATE INDEX payments_unpaid ON payments (created_at) WHERE verified_at IS NULL AND status IN ('created', 'active', 'failed');
+CREATE INDEX payments_unpaid ON payments (created_at) WHERE unpaid;
 
 -- Payments that nobody has told us about for p_age_s: to be asked about at once, then after 1 h and 1 d, then orphans (the last steps of
 -- record_verifications' schedule). Webhooks come first: while p_most_due wait already, none is added. Returns how many.
@@ -106,7 +106,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $
     SELECT FROM verifications v WHERE v.state = 'due' AND v.next_at <= now() LIMIT p_most_due
   ), lost AS (
     SELECT y.id, y.order_id, y.amount, y.status FROM payments y
-     WHERE y.verified_at IS NULL AND y.status IN ('created', 'active', 'failed') AND y.created_at < now() - make_interval(secs => p_age_s)
+     WHERE y.unpaid AND y.created_at < now() - make_interval(secs => p_age_s)
        AND (y.status <> 'failed' OR y.cashfree_order_id IS NOT NULL)
        AND NOT EXISTS (SELECT FROM verifications v WHERE v.payment_id = y.id)
      ORDER BY y.created_at LIMIT least(p_limit, p_most_due - (SELECT count(*) FROM waiting)) FOR NO KEY UPDATE SKIP LOCKED

@@ -272,7 +272,7 @@ BEGIN
       UPDATE disputes SET reinstated_lot_id = b.o_lot WHERE dispute_id = d.dispute_id;
       SELECT v_topics || array_agg(e.t), v_partitions || array_agg(e.p), v_events || array_agg(e.event) INTO v_topics, v_partitions, v_events
         FROM (SELECT 'analytics.billing' AS t, (p_parts ->> 'refunds')::integer AS p,
-                     money_delta('refunds', json_build_object('policy', 'FORCED'), -1, -f.credits_reversed, -f.amount) AS event FROM refunds f WHERE f.id = d.refund_id
+                     delta_event('refunds', '{policy,FORCED}', now(), -1, -f.credits_reversed, -f.amount) AS event FROM refunds f WHERE f.id = d.refund_id
               UNION ALL
               SELECT 'notifications.billing', (p_parts ->> 'notify')::integer, refund_notice('dispute_won', y.user_id, f) FROM refunds f WHERE f.id = d.refund_id
               UNION ALL SELECT * FROM expiry_delta(b.o_expiries, b.o_expired, b.o_breakage, p_parts)) e;
@@ -309,7 +309,7 @@ END $$;
 
 CREATE FUNCTION expiry_delta(p_expiries integer, p_expired bigint, p_breakage bigint, p_parts jsonb) RETURNS TABLE (t text, p integer, event text)
 LANGUAGE sql STABLE AS $$
-  SELECT 'analytics.billing', (p_parts ->> 'expired')::integer, money_delta('credits_expired', '{}', p_expiries, p_expired, p_breakage) WHERE p_expiries > 0
+  SELECT 'analytics.billing', (p_parts ->> 'expired')::integer, delta_event('credits_expired', '{}', now(), p_expiries, p_expired, p_breakage) WHERE p_expiries > 0
 $$;
 
 -- A refund of exactly one unapplied receipt. Returns the event for refund.processing.
@@ -321,7 +321,7 @@ BEGIN
     VALUES (v_id, 'rf_' || replace(v_id::text, '-', ''), p_receipt.payment_id, p_wallet, p_receipt.amount, 'UNAPPLIED', p_receipt.cashfree_payment_id, true,
             p_receipt.reason, p_actor, 'core:receipt/' || p_receipt.cashfree_payment_id || '/' || v_id);
   UPDATE unapplied_receipts SET state = 'refunding', refund_id = v_id, updated_at = now() WHERE cashfree_payment_id = p_receipt.cashfree_payment_id;
-  RETURN json_build_object('refund_id', v_id, 'payment_id', p_receipt.payment_id, 'occurred_at', now())::text;
+  RETURN refund_event(v_id, p_receipt.payment_id, now());
 END $$;
 
 -- A person returns an open receipt (a mismatch, or one whose refund failed), on the chain api/<shard>. Outcomes: created; exists (on its way
@@ -442,7 +442,7 @@ BEGIN
   IF y.credited_at IS NULL THEN RETURN 'not_credited'; END IF;
   SELECT * INTO v_chain FROM begin_chain('api', p_shard, 'core');
   PERFORM FROM emit('api', p_shard, 'core', v_chain.incarnation, v_chain.batch_no, ARRAY['invoice.generate'], ARRAY[p_invoice_partition],
-                    ARRAY[json_build_object('payment_id', y.id, 'occurred_at', y.credited_at)::text]);
+                    ARRAY[invoice_event(y.id, y.credited_at)]);
   PERFORM finish_batch(p_batch_id, 'api', p_shard, 'core', v_chain.batch_no, 0, v_chain.incarnation, 0, 0, v_chain.link, '', 1, 1, 0, 0, 0, 0, 0, 0);
   RETURN 'asked';
 END $$;

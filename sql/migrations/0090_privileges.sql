@@ -48,7 +48,7 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
   batch_line, batch_link, canonical_invoice, canonical_journal, canonical_refusal, canonical_transaction,
   claim_partitions, close_usage, commit_fraud, commit_invoices, commit_notices, commit_refunds, commit_signals,
-  commit_webhooks, commit_windows, decide_overdue, due_events, due_retries, due_retry_runs, fail_retry, find_unapplied,
+  commit_webhooks, commit_windows, decide_overdue, due_events, due_retries, due_retry_runs, entity_kinds, fail_retry, find_unapplied,
   find_unapplied_inbox, flag_overdue_holds, lease_endpoints, lease_inquiries, lease_notifications, lease_refunds,
   lease_renderings, lease_verifications, make_months, mark_mirrored, mark_streams, number_outgoing, park_batch, partition_of,
   purge_fraud_windows, purge_outgoing, record_archived, record_check, record_inquiry, record_notifications, record_refund,

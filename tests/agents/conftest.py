@@ -16,22 +16,10 @@ from sql.db import Database, DatabaseSettings
 from streams import messages
 from streams.batches import Batch, Record
 from streams.events import GrantCommand, UsageEvent
+from tests.kept import Kept
 
 GROUP = "commdesk"
 NOW = datetime.now(UTC)
-
-
-class Kept:
-    """A writer that delivers nothing: the test does."""
-
-    def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
-
-    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
-        self.sent += outgoing
-
-    def of(self, topic: str) -> list[Outgoing]:
-        return [message for message in self.sent if message.topic == topic]
 
 
 @dataclass
@@ -130,6 +118,7 @@ async def world(database) -> AsyncIterator[World]:  # type: ignore[no-untyped-de
     kept = Kept()
     core = Core(db, kept, GROUP, partitions=1)
     yield World(core, kept, PostgresOwnership(db, GROUP, [core.marks.restore]), admin)
+    assert kept.foreign == []
     await admin.close()
     await db.close()
 

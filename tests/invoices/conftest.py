@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from agents import invoice_generate
-from agents.core import Core, Outgoing, PostgresOwnership
+from agents.core import Core, PostgresOwnership
 from agents.settings import InvoiceSettings
 from domain.gst import GstSplit, split_inclusive
 from domain.packs import pack_for
@@ -23,28 +23,10 @@ from sql.invoices import Invoice, get_invoices_of_payment
 from streams import messages
 from streams.batches import Batch, Record
 from streams.events import InvoiceDue
+from tests.kept import Kept
 
 TOPIC = "invoice.generate"
 NOW = datetime(2026, 11, 23, 6, 10, tzinfo=UTC)
-
-
-class Kept:
-    """A writer that delivers nothing."""
-
-    def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
-
-    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
-        self.sent += outgoing
-
-    def events(self) -> list[dict[str, Any]]:
-        decoded = [messages.decode(message.topic, message.value) for message in self.sent]
-        assert not any(isinstance(d, messages.BadEvent) for d in decoded)
-        return [
-            {"topic": message.topic, "event": event}
-            for message, d in zip(self.sent, decoded, strict=True)
-            for event in d.message.events  # type: ignore[union-attr]
-        ]
 
 
 @dataclass
@@ -200,5 +182,6 @@ async def seller(database) -> AsyncIterator[Seller]:  # type: ignore[no-untyped-
     core = Core(db, kept, "commdesk", partitions=4)
     ownership = PostgresOwnership(db, "commdesk", [core.marks.restore])
     yield Seller(core, kept, ownership, admin, database.admin_url, database.readonly_url)
+    assert kept.foreign == []
     await admin.close()
     await db.close()

@@ -16,7 +16,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from agents import analytics_billing, fraud_detection, payment_processing, wallet_credit, webhook_processing
-from agents.core import Core, Outgoing, PostgresOwnership
+from agents.core import Core, PostgresOwnership
 from agents.relay import Relay
 from agents.verifier import Verifier
 from domain.gst import split_inclusive
@@ -30,19 +30,10 @@ from sql.payments import NewPayment, Payment
 from sql.webhooks import NewWebhook
 from streams.batches import Batch, Record
 from tables.fraud import FraudWindows
+from tests.kept import Kept
 
 GROUP = "commdesk"
 PARTITIONS = 3
-
-
-class Kept:
-    """A writer that delivers nothing: the test does."""
-
-    def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
-
-    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
-        self.sent += outgoing
 
 
 def attempt(
@@ -325,5 +316,6 @@ async def shop(database) -> AsyncIterator[Shop]:  # type: ignore[no-untyped-def]
         Relay(core),
         verifier,
     )
+    assert kept.foreign == []
     await admin.close()
     await db.close()

@@ -1,6 +1,5 @@
 """Velocity windows: exact whatever happens to the worker, bounded, and written by their owner alone."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from sql.fraud import StaleWindows, VelocitySignal
 from tables.fraud import TOPIC, Buckets, FraudWindows
 
 from .conftest import Shop
-from .velocity import KINDS, MINUTES, judge, sliced
+from .velocity import KINDS, MINUTES, counted, judge, sliced
 
 
 def recount(folded: Sequence[VelocitySignal], s: VelocitySignal) -> dict[str, list[int]]:
@@ -55,8 +54,16 @@ async def asked(shop: Shop, chaos: random.Random, n: int, hours: int = 6) -> lis
             for kind in chaos.sample(KINDS, 2)
         ]
     await shop.admin.executemany(
-        "INSERT INTO fraud_checks (payment_id, entity_kind, entity, amount, occurred_at) VALUES ($1, $2, $3, $4, $5)",
-        [(s.payment_id, s.kind, s.entity, s.amount_paise, s.occurred_at) for s in signals],
+        "INSERT INTO fraud_checks (payment_id, entities, amount, occurred_at, awaited) VALUES ($1, $2, $3, $4, 1)",
+        [
+            (
+                s.payment_id,
+                [s.entity if s.kind == kind else None for kind in KINDS],
+                s.amount_paise,
+                s.occurred_at,
+            )
+            for s in signals
+        ],
     )
     assert payment.status == "active"
     return signals
@@ -95,8 +102,7 @@ async def test_windows_are_exact_after_kills_replays_doubles_and_a_small_memory(
         if chaos.random() < 0.1:
             await fraud_detection.handle(shop.core, shop.windows, batch)  # its answer was lost
 
-    stored = await shop.admin.fetch("SELECT payment_id, entity_kind, counts FROM fraud_checks")
-    found = {(row["payment_id"], row["entity_kind"]): json.loads(row["counts"]) for row in stored}
+    found = await counted(shop)
     for n, s in enumerate(order):
         assert found[s.payment_id, s.kind] == recount(order[: n + 1], s)
     for row in await shop.admin.fetch("SELECT entity_kind, entity, buckets, last_at FROM fraud_windows"):
@@ -122,9 +128,10 @@ async def test_a_memory_that_is_wrong_is_found_out_by_the_commit(shop: Shop) -> 
     await judge(other, shop.db, 0, signals[2:4])
     changed = replace(signals[4], kind=signals[2].kind, entity=signals[2].entity)
     await shop.admin.execute(
-        "UPDATE fraud_checks SET entity_kind = $2, entity = $3 WHERE payment_id = $1 AND entity_kind = $4",
-        changed.payment_id, changed.kind, changed.entity, signals[4].kind,
-    )  # fmt: skip
+        "UPDATE fraud_checks SET entities = $2 WHERE payment_id = $1",
+        changed.payment_id,
+        [changed.entity if changed.kind == kind else None for kind in KINDS],
+    )
     await shop.windows.fold(0, [signals[2]])
     await shop.admin.execute("UPDATE fraud_windows SET as_of_offset = 99")
     with pytest.raises(StaleWindows):
@@ -132,11 +139,9 @@ async def test_a_memory_that_is_wrong_is_found_out_by_the_commit(shop: Shop) -> 
     shop.positions[TOPIC, 0] = (*shop.positions[TOPIC, 0][:2], 2)
     batch = await shop.batch(TOPIC, 0, [sliced([changed], 1)])
     await fraud_detection.handle(shop.core, other, batch)
-    counts = await shop.admin.fetchval(
-        "SELECT counts FROM fraud_checks WHERE payment_id = $1", changed.payment_id
-    )
+    counts = (await counted(shop))[changed.payment_id, changed.kind]
     same = [s for s in [*signals[:4], changed] if (s.kind, s.entity) == (changed.kind, changed.entity)]
-    assert json.loads(counts) == recount(same, changed)
+    assert counts == recount(same, changed)
 
 
 async def test_the_memory_is_bounded_and_forgets_the_least_used_and_the_silent_first(shop: Shop) -> None:
@@ -181,10 +186,8 @@ async def test_windows_out_of_reach_are_purged_and_an_owner_who_remembers_them_r
     await fraud_detection.handle(
         shop.core, shop.windows, await shop.batch(TOPIC, 0, [sliced(signals[1:2], 1)])
     )
-    counts = await shop.admin.fetchval(
-        "SELECT counts FROM fraud_checks WHERE payment_id = $1", signals[1].payment_id
-    )
-    assert json.loads(counts) == recount(signals[1:2], signals[1])
+    counts = (await counted(shop))[signals[1].payment_id, signals[1].kind]
+    assert counts == recount(signals[1:2], signals[1])
 
 
 async def test_the_app_may_not_write_what_functions_write(shop: Shop) -> None:

@@ -35,10 +35,27 @@ async def verified(
 async def signals_of(shop: Shop, *ids: UUID) -> list[VelocitySignal]:
     """What was sent about payments, by entity kind."""
     rows = await shop.admin.fetch(
-        "SELECT payment_id, entity_kind, entity, amount, occurred_at FROM fraud_checks WHERE payment_id = ANY ($1) ORDER BY 1, 2",
+        "SELECT c.payment_id, e.kind, e.entity, c.amount, c.occurred_at"
+        " FROM fraud_checks c, unnest(entity_kinds(), c.entities) AS e (kind, entity)"
+        " WHERE c.payment_id = ANY ($1) AND e.entity IS NOT NULL ORDER BY 1, 2",
         list(ids),
     )
     return [VelocitySignal(row[0], row[1], row[2], row[3], row[4], 0) for row in rows]
+
+
+async def counted(shop: Shop) -> dict[tuple[UUID, str], dict[str, list[int]]]:
+    """The counts that have arrived, of each payment and kind of entity: by window, payments and paise."""
+    found = {}
+    for payment, kinds, counts in await shop.admin.fetch(
+        "SELECT payment_id, entity_kinds(), counts FROM fraud_checks"
+    ):
+        for n, kind in enumerate(kinds):
+            if counts[6 * n] is not None:
+                found[payment, kind] = {
+                    window: counts[6 * n + 2 * w : 6 * n + 2 * w + 2]
+                    for w, window in enumerate(("1m", "1h", "24h"))
+                }
+    return found
 
 
 def sliced(signals: Sequence[VelocitySignal], batch_no: int) -> bytes:

@@ -41,7 +41,8 @@ from sql.refunds import NewRefund, Policy, Refund, Requested
 from sql.webhooks import NewWebhook
 from tables.fraud import FraudWindows
 from tests.gateway.conftest import CLIENT_ID, SECRET, serving
-from tests.payments.conftest import GROUP, PARTITIONS, Gateway, Handler, Kept, Shop
+from tests.kept import Kept
+from tests.payments.conftest import GROUP, PARTITIONS, Gateway, Handler, Shop
 
 TERMS = InvoiceSettings().terms()
 
@@ -301,11 +302,12 @@ async def till(database) -> AsyncIterator[Till]:  # type: ignore[no-untyped-def]
         )
         sim = app[SIMULATOR]
         sim.book.refund_delay_s = 0.0
-        core = Core(db, Kept(), GROUP, partitions=PARTITIONS)
+        kept = Kept()
+        core = Core(db, kept, GROUP, partitions=PARTITIONS)
         windows = FraudWindows(db)
         shop = Till(
             core,
-            core.writer,  # type: ignore[arg-type]
+            kept,
             PostgresOwnership(db, GROUP, [core.marks.restore, windows.restore]),
             windows,
             Gateway(),
@@ -321,3 +323,4 @@ async def till(database) -> AsyncIterator[Till]:  # type: ignore[no-untyped-def]
         )
         shops.append(shop)
         yield shop
+        assert kept.foreign == []

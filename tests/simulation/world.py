@@ -33,7 +33,7 @@ SELECT string_agg(what || ' ' || n, ', ' ORDER BY what) FROM (
     WHERE o.batch_no > coalesce(m.last_batch_no, 0)
   UNION ALL SELECT 'retries', count(*) FROM retries WHERE state = 'due'
   UNION ALL SELECT 'verifications', count(*) FROM verifications WHERE state = 'due'
-  UNION ALL SELECT 'fraud checks', count(*) FROM fraud_checks WHERE counts IS NULL AND NOT missed
+  UNION ALL SELECT 'fraud checks', count(*) FROM fraud_checks WHERE open
   UNION ALL SELECT 'refunds', count(*) FROM refunds WHERE status IN ('requested', 'due', 'pending')
   UNION ALL SELECT 'inquiries', count(*) FROM order_inquiries WHERE next_at < now() + interval '1 hour') x
  WHERE n > 0

@@ -64,7 +64,7 @@ FIELDS = {
     "lots": "wallet_id expires_at free_credits",
     "holds": "wallet_id credits state",
     "verifications": "payment_id state",
-    "fraud_checks": "payment_id entity_kind counts",
+    "fraud_checks": "payment_id entities counts",
     "billing_windows": "metric resolution dimension window_start",
     "fraud_windows": "entity buckets",
 }

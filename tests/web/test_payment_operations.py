@@ -16,7 +16,7 @@ from gateway.simulator.faults import Fault
 from gateway.simulator.sim import Simulator
 from sql.db import Database, DatabaseSettings
 from tests.conftest import Database as Prepared
-from tests.payments.conftest import Kept
+from tests.kept import Kept
 
 from .conftest import Api, settings_for
 from .test_payments import buyer
