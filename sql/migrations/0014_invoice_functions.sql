@@ -213,7 +213,7 @@ BEGIN
     INSERT INTO invoice_series AS s (series, financial_year, last_number) SELECT p_series, d.year, count(*) FROM due d GROUP BY d.year ORDER BY d.year
     ON CONFLICT (series, financial_year) DO UPDATE SET last_number = s.last_number + excluded.last_number
     RETURNING s.financial_year AS year, coalesce(old.last_number, 0) AS before
-  ), price AS (   -- few packs, many invoices
+  ), price AS MATERIALIZED (   -- few packs, many invoices
     SELECT x.amount, amount_in_words(x.amount) AS words FROM (SELECT DISTINCT d.amount FROM due d) x
   ), issued AS (
     INSERT INTO invoices AS v (id, kind, number, series, financial_year, serial, payment_id, user_id, place_of_supply, gross_amount,
