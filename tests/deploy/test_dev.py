@@ -26,9 +26,8 @@ def bare(tmp_path: Path) -> Path:
 
 def dev(checkout: Path) -> subprocess.CompletedProcess[str]:
     command = [str(checkout / "bin" / "sh"), str(checkout / "dev"), "env"]
-    return subprocess.run(
-        command, env={"PATH": str(checkout / "bin")}, capture_output=True, text=True, check=False, timeout=30
-    )
+    bare = {"PATH": str(checkout / "bin"), "SYSTEM_PYTHON": ""}
+    return subprocess.run(command, env=bare, capture_output=True, text=True, check=False, timeout=30)
 
 
 def test_a_machine_without_python_is_told_which_one_is_needed(bare: Path) -> None:

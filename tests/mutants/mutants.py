@@ -262,11 +262,11 @@ RESET ROLE;
         ),
     ),
     Mutant(
-        "fraud's last counts without the payments' lock",
+        "fraud's last counts without the lock of the checks",
         (
             Edit(
                 _FRAUD,
-                "  PERFORM FROM payments y WHERE y.id = ANY (s_payment) ORDER BY y.id FOR NO KEY UPDATE;\n",
+                "  PERFORM FROM fraud_checks k WHERE k.payment_id = ANY (s_payment) ORDER BY k.payment_id FOR NO KEY UPDATE;\n",
                 "",
             ),
         ),

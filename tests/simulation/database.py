@@ -118,7 +118,15 @@ async def _emptying(admin: Connection) -> str:
         table = row["tablename"]
         if await admin.fetchval(f'SELECT count(*) FROM "{table}"'):
             await admin.execute(f'CREATE TABLE IF NOT EXISTS simulation."{table}" AS TABLE "{table}"')
-            statements += [f'DELETE FROM "{table}"', f'INSERT INTO "{table}" TABLE simulation."{table}"']
+            columns = await admin.fetchval(
+                "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
+                " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+                f'public."{table}"',
+            )
+            statements += [
+                f'DELETE FROM "{table}"',
+                f'INSERT INTO "{table}" ({columns}) SELECT {columns} FROM simulation."{table}"',
+            ]
         else:
             statements.append(f'DELETE FROM "{table}"')
     for row in await admin.fetch(

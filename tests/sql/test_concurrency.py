@@ -153,7 +153,7 @@ async def test_a_batch_sent_again_after_its_answer_was_lost_is_found_committed(
         assert again.emitted.batch_no == first.emitted.batch_no + 1
         (told,) = again.emitted.slices
         assert (told.topic, told.prev_batch_no) == ("analytics.billing", first.emitted.batch_no)
-        assert '"credits" : 7' in told.events
+        assert '"credits":7' in told.events
         assert await _balance(admin, wallet) == 88
         assert _count((await partition.commit([command(wallet)])).decisions or [], "posted") == 1
 

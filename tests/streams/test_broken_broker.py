@@ -76,11 +76,13 @@ async def end_of(url: str, stream: str) -> int:
     for _ in range(200):
         wire = await Wire.connect(Address.parse(url), name="test")
         try:
-            return (await wire.ends([stream]))[stream]
+            if (end := (await wire.ends([stream]))[stream]) > 0:
+                return end
         except Refused:
-            await asyncio.sleep(0.1)
+            pass
         finally:
             await wire.close()
+        await asyncio.sleep(0.1)
     raise AssertionError(f"{stream} did not come back")
 
 
