@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from sql import offsets, publishers, queues, recovery
 from sql.batches import Bad, ParkedEvent, Progress, SessionRun, Watermark
@@ -34,8 +35,7 @@ class MissingSlices(Exception):
     """A producer's slices are neither on the stream nor in its outbox: the partition waits and alerts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """One event to apply. `accepted_at` is the broker's time of its message; `publisher` whoever signed it, if anyone."""
 
     event: Any

@@ -7,6 +7,7 @@ from typing import Final, Literal, cast
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from sql.batches import Bad, Emitted, Head, Progress, commit, emitted
 from sql.db import Database, Row
@@ -33,8 +34,7 @@ class StaleWindows(DatabaseError):
     """What was folded is not what is stored: read the windows and the open checks again, fold again."""
 
 
-@dataclass(frozen=True, slots=True)
-class VelocitySignal:
+class VelocitySignal(Struct, frozen=True):
     """One verified payment as one of its entities sees it."""
 
     payment_id: UUID
@@ -45,8 +45,7 @@ class VelocitySignal:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class WindowRow:
+class WindowRow(Struct, frozen=True):
     """An entity's counters (JSON) and the (partition, offset) they are stored as of; None: not stored yet."""
 
     kind: str

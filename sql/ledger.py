@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from msgspec import Struct
+
 from sql.batches import Bad, Emitted, Head, Progress, commit, commit_apart, emitted
 from sql.db import Database, Row
 from sql.heads import head_arguments
@@ -16,8 +18,7 @@ from sql.queries import load
 _Q: Final = load("ledger")
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerCommand:
+class LedgerCommand(Struct, frozen=True):
     """One command; `domain.commands.Command` says what each kind means.
 
     `key` is '<principal>:<key>' ('core:' for our own), `request_hash` what the same key must repeat, `offset`
@@ -43,8 +44,7 @@ class LedgerCommand:
     extra: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What became of one command: posted | refused | exists | conflict | parked | quarantined.
 
     `balance_credits` is the wallet's available balance right after it (of the original, if it exists).

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from msgspec import Struct
+
 from sql.batches import Bad, Emitted, Head, Progress, commit, emitted
 from sql.db import Database
 from sql.heads import head_arguments
@@ -15,8 +17,7 @@ from sql.queries import load
 _Q: Final = load("notifications")
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """A billing fact to book and tell. (kind, source, source_id) is its identity; `offset` is where it was read."""
 
     user_id: UUID

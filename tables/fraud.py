@@ -17,6 +17,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 
 from sql import fraud
 from sql.db import Database
@@ -39,8 +40,7 @@ Bucket = tuple[int, int, int]
 """Start (epoch seconds), payments, paise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Buckets:
+class Buckets(Struct, frozen=True):
     """What an entity did lately, by minute and by hour, each in order of time."""
 
     minutes: tuple[Bucket, ...] = ()

@@ -360,7 +360,7 @@ RETURNS TABLE (t text, p integer, event text) LANGUAGE sql STABLE AS $$
     FROM posted q CROSS JOIN LATERAL (VALUES
       ('invoice.generate', (q.extra ->> 'invoice_partition')::integer, invoice_event(q.payment_id, q.occurred)),
       ('notifications.billing', (q.extra ->> 'notify_partition')::integer,
-       notice_event(q.user_id, 'credits_added', q.occurred, q.payment_id, q.wallet, q.credits, q.amount))
+       notice_event(q.user_id, 'credits_added', now(), q.payment_id, q.wallet, q.credits, q.amount))
     ) AS e (t, p, event)
    WHERE q.kind = 'purchase'
 $$;

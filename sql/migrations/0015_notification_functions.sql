@@ -90,6 +90,7 @@ BEGIN
        CROSS JOIN LATERAL (SELECT * FROM billing_events x WHERE x.kind = n.kind AND x.source = n.source AND x.source_id = n.source_id
                               AND x.user_id = n.user_id LIMIT 1) b
        CROSS JOIN LATERAL notices_of(b.id, b.user_id, b.kind) w
+       WHERE b.id <> ALL (coalesce(v_new, '{}'))
        ORDER BY w.event_id, w.channel
     ON CONFLICT (event_id, channel) DO NOTHING
     RETURNING event_id)

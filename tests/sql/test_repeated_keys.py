@@ -1,7 +1,8 @@
 """The same key twice within one batch: the first copy counts, the others find it, and the wallet still goes as a set."""
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sql import invariants
 from sql.db import Database, DatabaseSettings
