@@ -23,6 +23,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import uvloop
+from msgspec import structs
 from uuid_utils.compat import uuid7
 
 from deploy.local.postgres import SUPERUSER
@@ -62,7 +63,7 @@ class Lane:
             chance = self.rng.random()
             past = commands if chance < DUPLICATES / 2 else self.used
             if chance < DUPLICATES and past:
-                commands.append(_again(self.rng.choice(past)))
+                commands.append(structs.replace(self.rng.choice(past), id=uuid7()))
                 continue
             id_, refused = uuid7(), chance < DUPLICATES + REFUSALS
             commands.append(
@@ -90,11 +91,6 @@ class Lane:
             TOPIC, self.number, GROUP, self.head.epoch, begin, begin + size, begin + size - 1, b"digest"
         )
         return self.head
-
-
-def _again(command: LedgerCommand) -> LedgerCommand:
-    fields = {name: getattr(command, name) for name in LedgerCommand.__dataclass_fields__}
-    return LedgerCommand(**{**fields, "id": uuid7()})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ _KEY_NAME = b"\xa1\x03key"
 _KEY_ONLY = b"\x02" + _KEY_NAME + b"\xa1"
 _MAP8_START = _PROPERTIES + b"\xc1"
 _DATA8, _DATA32 = _DATA + b"\xa0", _DATA + b"\xb0"
+_SECTION = b"\x00\x53"
+_DESCRIBED = 0x00
+_WIDTHS = {0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16}
+"""Bytes of an item by the first half of its constructor, where it is fixed."""
+_DEEPEST = 32
 _new = tuple.__new__
 
 
@@ -155,8 +160,7 @@ def _decode_fixed(raw: bytes) -> Fields | None:
 def _decode_any(raw: bytes) -> Fields:
     """Any AMQP 1.0 message, through rstream's decoder, which raises anything at all on what is none."""
     try:
-        if not raw:
-            raise ValueError("no section at all")
+        _walk(raw)
         message = amqp_decoder(raw)
         properties = message.application_properties or {}
         key = properties.pop(KEY.encode(), None)
@@ -167,6 +171,63 @@ def _decode_any(raw: bytes) -> Fields:
     return Fields(
         None if key is None else key if isinstance(key, bytes) else str(key).encode(), value, headers
     )
+
+
+def _walk(raw: bytes) -> None:
+    """Go through the sections, and find each whole. rstream's decoder makes room for as many items as a list or an array
+    says it has, before it looks for them, and believes no size: twelve bytes of a stranger's would take all memory.
+
+    Errors: ValueError, IndexError, struct.error for what is no message.
+    """
+    if not raw:
+        raise ValueError("no section at all")
+    at = 0
+    while at < len(raw):
+        if raw[at : at + 2] != _SECTION:
+            raise ValueError("a section begins with a small descriptor")
+        at = _value_end(raw, at + 3, 0)
+    if at != len(raw):
+        raise ValueError("a value ends beyond the message")
+
+
+def _value_end(raw: bytes, at: int, depth: int) -> int:
+    """The offset after the value whose constructor is at `at`. Errors: as `_walk`."""
+    if depth > _DEEPEST:
+        raise ValueError("the nesting is deeper than any real message")
+    if raw[at] != _DESCRIBED:
+        return _item_end(raw, raw[at], at + 1, depth)
+    return _value_end(raw, _value_end(raw, at + 1, depth + 1), depth + 1)
+
+
+def _item_end(raw: bytes, constructor: int, at: int, depth: int) -> int:
+    """The offset after the item at `at`, made by this constructor. Errors: as `_walk`."""
+    shape = constructor >> 4
+    if shape in _WIDTHS:
+        return at + _WIDTHS[shape]
+    if shape == 0xA:
+        return at + 1 + raw[at]
+    if shape == 0xB:
+        return int(at + 4 + _U32.unpack_from(raw, at)[0])
+    if shape in (0xC, 0xE):
+        end, count, at = at + 1 + raw[at], raw[at + 1], at + 2
+    elif shape in (0xD, 0xF):
+        end, count, at = at + 4 + _U32.unpack_from(raw, at)[0], _U32.unpack_from(raw, at + 4)[0], at + 8
+    else:
+        raise ValueError("no such constructor")
+    if end > len(raw) or count > end - at:
+        raise ValueError("more items than bytes")
+    if constructor in (_MAP8, _MAP32) and count % 2:
+        raise ValueError("a name without a value")
+    if shape >= 0xE and count:
+        constructor, at = raw[at], at + 1
+        for _ in range(count):
+            at = _item_end(raw, constructor, at, depth + 1)
+    elif shape < 0xE:
+        for _ in range(count):
+            at = _value_end(raw, at, depth + 1)
+    if at != end:
+        raise ValueError("a size that is not its items'")
+    return int(end)
 
 
 def _body(message: Any) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -47,6 +48,59 @@ def test_what_is_written_is_read_and_rstream_reads_it_too(
 def test_no_bytes_make_the_message_reader_raise(raw: bytes) -> None:
     fields = amqp.decode(raw)
     assert not fields.malformed or fields.value == raw
+
+
+MANY = b"\x7f\xff\xff\xff"
+"""Two thousand million items: sixteen gigabytes before the first is looked for."""
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x00\x53\x76\xd0\x00\x00\x00\x08" + MANY,  # a list
+        b"\x00\x53\x77\xf0\x00\x00\x00\x08" + MANY + b"\x40",  # an array of nulls, which take no bytes
+        b"\x00\x53\x74\xd1\x00\x00\x00\x08" + MANY,  # a map
+        b"\x00\x53\x77\xc0\x0a\x01\xd0\x00\x00\x00\x08" + MANY,  # a list within one
+        b"\x00\x80\x75\xd0\x00\x00\x00\x08" + MANY,  # behind a descriptor of another width
+        b"\x00\x53\x74\xc1\x0d\x01\xa0\x0a\x00\x53\x77\xd0\x00\x00\x00\x08"
+        + MANY,  # behind a name without a value
+        b"\x00\x53\x77\xe0\x0d\x00\x00\x53\x77\xd0\x00\x00\x00\x08" + MANY,  # behind an array of nothing
+    ],
+)
+def test_a_message_that_says_it_holds_more_than_it_does_takes_no_memory(raw: bytes) -> None:
+    assert amqp.decode(raw).malformed
+    assert memory_of(raw) < 1 << 16
+
+
+CODES = [0x00, 0x53, 0x40, 0x77, 0x74, 0xA1, 0x01, 0x02, 0x08, 0xC0, 0xC1, 0xD0, 0xD1, 0xE0, 0xF0, 0xFF]
+
+
+@given(
+    st.sampled_from([b"", b"\x00\x53\x77", b"\x00\x53\x74\xc1", b"\x00\x53\x76\xd0\x00\x00\x00"]),
+    st.lists(st.sampled_from(CODES), max_size=60),
+)
+def test_the_memory_for_a_message_is_bounded_by_its_size(start: bytes, codes: list[int]) -> None:
+    assert memory_of(start + bytes(codes)) < 1 << 16
+
+
+def memory_of(raw: bytes) -> int:
+    """The most bytes that reading a message took."""
+    tracemalloc.start()
+    try:
+        amqp.decode(raw)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_other_clients_write_is_walked_to_its_end() -> None:
+    message = rstream.AMQPMessage(
+        body=b"v" * 300,
+        application_properties={"key": "k", "n": 5, "names": ["a", "b"], "map": {"x": True, "y": None}},
+    )
+    fields = amqp.decode(bytes(message))
+    assert (fields.key, fields.value, fields.malformed) == (b"k", b"v" * 300, False)
+    assert fields.headers.keys() == {"n", "names", "map"}
 
 
 def test_a_tombstone_is_not_an_empty_value() -> None:
