@@ -19,7 +19,7 @@ MOST: Final = 200
 """Most webhooks of one statement."""
 UNDER_WAY: Final = 2
 """Statements at once: one waits for its fsync while the next is made."""
-GATHER_S: Final = 0.02
+GATHER_S: Final = 0.012
 """A statement that follows another at once waits so long for company."""
 WAITING: Final = 20 * MOST
 """Most webhooks that wait for a statement; the gateway sends again what is refused."""
